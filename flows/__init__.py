@@ -1,0 +1,1 @@
+"""The Prefect side of crboost: flows and tasks; no cryo-EM logic."""
