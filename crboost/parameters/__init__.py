@@ -1,0 +1,56 @@
+"""The parameters of a project: microscope, acquisition, computing and every job type.
+
+`read_parameters` and `write_parameters` are the file; `ProjectParameters.with_values` changes
+values and keeps where they came from; `ProjectParameters.effective(node)` is what a job sees.
+"""
+
+from crboost.parameters.acquisition import DEFAULT_EER_FRAMES_PER_FRACTION, Acquisition
+from crboost.parameters.base import FieldFacts, ParameterModel, field_facts
+from crboost.parameters.computing import Computing
+from crboost.parameters.data import DataSources
+from crboost.parameters.jobs import (
+    JOB_MODELS,
+    FsMotionAndCtf,
+    ImportMovies,
+    JobParameters,
+    TsAlignment,
+    TsReconstruct,
+    job_type_of,
+    unused_by_tool,
+)
+from crboost.parameters.microscope import Microscope
+from crboost.parameters.project import (
+    EffectiveParameters,
+    Origin,
+    ProjectParameters,
+    read_parameters,
+    write_parameters,
+)
+from crboost.parameters.schema import ParameterRow, describe, json_schema
+
+__all__ = [
+    "DEFAULT_EER_FRAMES_PER_FRACTION",
+    "JOB_MODELS",
+    "Acquisition",
+    "Computing",
+    "DataSources",
+    "EffectiveParameters",
+    "FieldFacts",
+    "FsMotionAndCtf",
+    "ImportMovies",
+    "JobParameters",
+    "Microscope",
+    "Origin",
+    "ParameterModel",
+    "ParameterRow",
+    "ProjectParameters",
+    "TsAlignment",
+    "TsReconstruct",
+    "describe",
+    "field_facts",
+    "job_type_of",
+    "json_schema",
+    "read_parameters",
+    "unused_by_tool",
+    "write_parameters",
+]

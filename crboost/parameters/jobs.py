@@ -1,0 +1,446 @@
+"""The parameters of each job type, and the names of a project's jobs.
+
+Names, bounds and defaults are those that users of the earlier CryoBoost know. A field that only
+some tools use says so (`tools`); a field whose None means "as in the project" says which global
+parameter it follows (`follows`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator
+
+from crboost.errors import ParameterError
+from crboost.parameters.base import ParameterModel, closest, field, field_facts
+from crboost.parameters.shaped_text import (
+    DefocusRange,
+    Grid,
+    ResolutionRange,
+    VolumeSize,
+    parse_range,
+    parse_size,
+)
+
+T = TypeVar("T")
+
+PIXEL_SIZE = "microscope.pixel_size_angstrom"
+BINNING = "acquisition.reconstruction_binning"
+
+
+class JobParameters(ParameterModel):
+    """What every job type has. `uses` names the global parameters that its result depends on,
+    apart from those that its fields follow."""
+
+    job_type: ClassVar[str] = ""
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    tool: Literal["cpu"] = field(
+        "cpu", title="Tool", description="The program that does the work; cpu is built in."
+    )
+
+
+class PerTiltSeries(JobParameters):
+    """A job that works on each tilt series by itself."""
+
+    array_throttle: int = field(
+        20,
+        title="Array limit",
+        description="Tilt series that a scheduler may run at the same time.",
+        ge=1,
+        le=64,
+        resource=True,
+    )
+
+
+def _all_or_some(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be -1 (all) or at least 1")
+    return value
+
+
+class ImportMovies(JobParameters):
+    """Movies and mdocs become RELION's tables of tilt series."""
+
+    job_type: ClassVar[str] = "importmovies"
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {
+            PIXEL_SIZE,
+            "microscope.acceleration_voltage_kv",
+            "microscope.spherical_aberration_mm",
+            "microscope.amplitude_contrast",
+            "acquisition.dose_per_tilt_e_per_a2",
+            "acquisition.dose_calibration_factor",
+            "acquisition.tilt_axis_degrees",
+            "acquisition.invert_tilt_angles",
+            "acquisition.invert_defocus_hand",
+            "data.movies",
+            "data.mdocs",
+        }
+    )
+
+    optics_group_name: str = field(
+        "opticsGroup1", title="Optics group", description="RELION's name of the optics group."
+    )
+    do_at_most: Annotated[int, AfterValidator(_all_or_some)] = field(
+        -1, title="At most", description="Import at most so many tilt series; -1: all.", ge=-1
+    )
+
+
+class FsMotionAndCtf(PerTiltSeries):
+    """Movies become motion-corrected images with their CTF."""
+
+    job_type: ClassVar[str] = "fsMotionAndCtf"
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {
+            PIXEL_SIZE,
+            "microscope.acceleration_voltage_kv",
+            "microscope.spherical_aberration_mm",
+            "microscope.amplitude_contrast",
+            "acquisition.dose_per_tilt_e_per_a2",
+            "acquisition.dose_calibration_factor",
+            "acquisition.eer_frames_per_fraction",
+            "acquisition.gain_reference_path",
+            "acquisition.gain_flip_x",
+            "acquisition.gain_flip_y",
+            "acquisition.gain_transpose",
+        }
+    )
+
+    m_range_min_max: ResolutionRange = field(
+        "500:10",
+        title="Motion resolution",
+        description='Coarsest and finest resolution that motion is fitted on, "500:10".',
+        unit="Å",
+    )
+    m_bfac: int = field(
+        -500,
+        title="Motion B-factor",
+        description="Weight of high resolution in the motion fit; negative damps.",
+        unit="Å²",
+    )
+    m_grid: Grid = field(
+        "1x1x3",
+        title="Motion grid",
+        description="Points of the motion model in x, y and time.",
+        tools=["warptools"],
+    )
+    c_range_min_max: ResolutionRange = field(
+        "30:6",
+        title="CTF resolution",
+        description='Coarsest and finest resolution that the CTF is fitted on, "30:6".',
+        unit="Å",
+    )
+    c_defocus_min_max: DefocusRange = field(
+        "1.1:8",
+        title="Defocus range",
+        description='Smallest and largest defocus to look for, "1.1:8"; positive is underfocus.',
+        unit="µm",
+    )
+    c_grid: Grid = field(
+        "2x2x1",
+        title="CTF grid",
+        description="Points of the defocus model in x, y and time; the hand test needs 2x2x1.",
+        tools=["warptools"],
+    )
+    c_use_sum: bool = field(
+        False,
+        title="CTF of the sum",
+        description="Fit the CTF on the motion-corrected sum instead of single frames.",
+        tools=["warptools"],
+    )
+    c_window: int = field(
+        512,
+        title="CTF window",
+        description="Edge of the squares whose power spectra are averaged.",
+        unit="px",
+        ge=128,
+    )
+    do_phase: bool = field(
+        False,
+        title="Fit phase shift",
+        description="Fit the phase shift of a phase plate too.",
+        tools=["warptools"],
+    )
+    out_average_halves: bool = field(
+        True,
+        title="Half averages",
+        description="Write averages of even and odd frames too, for denoising and half tomograms.",
+    )
+    out_skip_first: int = field(
+        0,
+        title="Skip first frames",
+        description="Frames at the start of each movie that are left out of the averages.",
+        ge=0,
+    )
+    out_skip_last: int = field(
+        0,
+        title="Skip last frames",
+        description="Frames at the end of each movie that are left out of the averages.",
+        ge=0,
+    )
+    perdevice: int = field(
+        2,
+        title="Processes per GPU",
+        description="Worker processes for each GPU.",
+        ge=0,
+        le=8,
+        resource=True,
+        tools=["warptools"],
+    )
+
+    @property
+    def motion_resolution_angstrom(self) -> tuple[float, float]:
+        """`m_range_min_max` as numbers: (coarsest, finest) in Å."""
+        return parse_range(self.m_range_min_max)
+
+    @property
+    def ctf_resolution_angstrom(self) -> tuple[float, float]:
+        """`c_range_min_max` as numbers: (coarsest, finest) in Å."""
+        return parse_range(self.c_range_min_max)
+
+    @property
+    def ctf_defocus_um(self) -> tuple[float, float]:
+        """`c_defocus_min_max` as numbers: (smallest, largest) in µm."""
+        return parse_range(self.c_defocus_min_max)
+
+    @property
+    def motion_grid(self) -> tuple[int, int, int]:
+        """`m_grid` as numbers (x, y, time)."""
+        return _triple(self.m_grid)
+
+    @property
+    def ctf_grid(self) -> tuple[int, int, int]:
+        """`c_grid` as numbers (x, y, time)."""
+        return _triple(self.c_grid)
+
+
+class TsAlignment(PerTiltSeries):
+    """The images of a tilt series are brought into one frame."""
+
+    job_type: ClassVar[str] = "tsAlignment"
+    uses: ClassVar[frozenset[str]] = frozenset({PIXEL_SIZE, "acquisition.tilt_axis_degrees"})
+
+    alignment_mode: Literal["auto", "coarse", "beads"] = field(
+        "auto",
+        title="Mode",
+        description="beads: follow gold beads. coarse: correlate neighbours. "
+        "auto: beads where there are any, else coarse.",
+        tools=["cpu"],
+    )
+    fiducial_diameter_nm: float = field(
+        10.0,
+        title="Bead diameter",
+        description="Diameter of the gold beads.",
+        unit="nm",
+        ge=1,
+        le=100,
+        tools=["cpu"],
+    )
+    dark_threshold: float = field(
+        0.3,
+        title="Dark tilts",
+        description="Leave out tilts with less than this fraction of the expected intensity.",
+        ge=0,
+        le=1,
+        tools=["cpu"],
+    )
+    rescale_angpixs: float | None = field(
+        None,
+        title="Alignment pixel size",
+        description="Pixel size that the images are aligned at; None: pixel size times binning.",
+        unit="Å",
+        ge=2,
+        le=50,
+        follows=[PIXEL_SIZE, BINNING],
+    )
+    sample_thickness_nm: float | None = field(
+        None,
+        title="Sample thickness",
+        description="Thickness of the slab that is aligned; None: the project's.",
+        unit="nm",
+        ge=50,
+        le=2000,
+        follows="acquisition.sample_thickness_nm",
+    )
+    patch_x: int = field(
+        0,
+        title="Patches in x",
+        description="Patches for local alignment in x; 0: global alignment only.",
+        ge=0,
+        tools=["aretomo"],
+    )
+    patch_y: int = field(
+        0,
+        title="Patches in y",
+        description="Patches for local alignment in y; 0: global alignment only.",
+        ge=0,
+        tools=["aretomo"],
+    )
+    axis_iter: int = field(
+        0,
+        title="Axis iterations",
+        description="Rounds of refining the tilt axis; 0: none.",
+        ge=0,
+        tools=["aretomo"],
+    )
+    axis_batch: int = field(
+        0,
+        title="Axis batch",
+        description="Tilt series that the tilt axis is refined on together.",
+        ge=0,
+        tools=["aretomo"],
+    )
+    imod_patch_size: int = field(
+        200,
+        title="Patch size",
+        description="Edge of the patches that are tracked.",
+        unit="nm",
+        ge=1,
+        tools=["imod"],
+    )
+    perdevice: int = field(
+        1,
+        title="Processes per GPU",
+        description="Worker processes for each GPU.",
+        ge=0,
+        le=8,
+        resource=True,
+        tools=["aretomo", "imod"],
+    )
+
+    @property
+    def alignment_pixel_size_angstrom(self) -> float:
+        """`rescale_angpixs` of an effective job, never None."""
+        return _resolved(self.rescale_angpixs, "rescale_angpixs")
+
+    @property
+    def thickness_nm(self) -> float:
+        """`sample_thickness_nm` of an effective job, never None."""
+        return _resolved(self.sample_thickness_nm, "sample_thickness_nm")
+
+
+class TsReconstruct(PerTiltSeries):
+    """Aligned tilt series become tomograms."""
+
+    job_type: ClassVar[str] = "tsReconstruct"
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {
+            PIXEL_SIZE,
+            "acquisition.dose_per_tilt_e_per_a2",
+            "acquisition.dose_calibration_factor",
+        }
+    )
+
+    rescale_angpixs: float | None = field(
+        None,
+        title="Tomogram pixel size",
+        description="Pixel size of the tomograms; None: pixel size times binning.",
+        unit="Å",
+        ge=2,
+        le=50,
+        follows=[PIXEL_SIZE, BINNING],
+    )
+    tomo_dimensions: VolumeSize | None = field(
+        None,
+        title="Tomogram size",
+        description='Size of the tomogram in unbinned pixels, like "4096x4096x2048"; '
+        "None: the size of the images and the thickness of the sample.",
+        unit="px",
+    )
+    sample_thickness_nm: float | None = field(
+        None,
+        title="Sample thickness",
+        description="Height of the tomogram where tomo_dimensions is None; None: the project's.",
+        unit="nm",
+        ge=50,
+        le=2000,
+        follows="acquisition.sample_thickness_nm",
+    )
+    halfmap_frames: bool = field(
+        True,
+        title="Half tomograms",
+        description="Reconstruct even and odd frames by themselves too, for denoising.",
+    )
+    dose_weight: bool = field(
+        True,
+        title="Dose weighting",
+        description="Damp each image's high resolution by the dose that it had already seen.",
+        tools=["cpu"],
+    )
+    deconv: bool = field(
+        True,
+        title="Deconvolution",
+        description="Write a deconvolved tomogram too, for looking at.",
+        tools=["warptools"],
+    )
+    perdevice: int = field(
+        1,
+        title="Processes per GPU",
+        description="Worker processes for each GPU.",
+        ge=0,
+        le=8,
+        resource=True,
+        tools=["warptools"],
+    )
+
+    @property
+    def tomogram_pixel_size_angstrom(self) -> float:
+        """`rescale_angpixs` of an effective job, never None."""
+        return _resolved(self.rescale_angpixs, "rescale_angpixs")
+
+    @property
+    def thickness_nm(self) -> float:
+        """`sample_thickness_nm` of an effective job, never None."""
+        return _resolved(self.sample_thickness_nm, "sample_thickness_nm")
+
+    @property
+    def tomo_dimensions_px(self) -> tuple[int, int, int] | None:
+        """`tomo_dimensions` as numbers (x, y, z) in unbinned px."""
+        return None if self.tomo_dimensions is None else _triple(self.tomo_dimensions)
+
+
+JOB_MODELS: dict[str, type[JobParameters]] = {
+    model.job_type: model for model in (ImportMovies, FsMotionAndCtf, TsAlignment, TsReconstruct)
+}
+"""The model of each job type."""
+
+
+def job_type_of(node: str) -> str:
+    """The job type of a node: "tsAlignment" for "tsAlignment" and for "tsAlignment__2".
+
+    Raises:
+        ParameterError: no such job type, or a number that is not 2 or more.
+    """
+    name, separator, number = node.partition("__")
+    if name not in JOB_MODELS:
+        close = closest(name, JOB_MODELS)
+        known = ", ".join(JOB_MODELS)
+        raise ParameterError(
+            f"{node}: no such job type" + (f"; did you mean {close}?" if close else ""),
+            hint=f"job types are {known}",
+        )
+    if separator and not re.fullmatch("[1-9][0-9]*", number):
+        raise ParameterError(f"{node}: no such job", hint=f"a second {name} is {name}__2")
+    if number == "1":
+        raise ParameterError(f"{node}: no such job", hint=f"the first {name} is just {name}")
+    return name
+
+
+def unused_by_tool(job: JobParameters) -> list[str]:
+    """Names of the fields of `job` that its tool does not use, in the model's order."""
+    model = type(job)
+    facts = (field_facts(model, name) for name in model.model_fields)
+    return [fact.name for fact in facts if fact.tools is not None and job.tool not in fact.tools]
+
+
+def _triple(text: str) -> tuple[int, int, int]:
+    first, second, third = parse_size(text, 3)
+    return first, second, third
+
+
+def _resolved(value: T | None, name: str) -> T:
+    if value is None:
+        raise ValueError(f"{name} still follows the project: take the job from effective(node)")
+    return value

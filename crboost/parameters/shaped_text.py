@@ -1,0 +1,106 @@
+"""Parameters that are text with a shape: ranges ("500:10"), grids ("1x1x3") and sizes.
+
+They stay text in files and forms, as the users of Warp and RELION write them; each is checked
+when it is set and brought to one spelling, so that "30:6.0" and "30:6" are the same value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from crboost.parameters.base import number_text
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """The two numbers of "a:b".
+
+    Raises:
+        ValueError: not two finite numbers above zero with a colon between them.
+    """
+    try:
+        first, second = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise ValueError('must be two numbers with a colon between them, like "30:6"') from None
+    if not (math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0):
+        raise ValueError("both numbers must be above zero")
+    return first, second
+
+
+def parse_size(text: str, count: int) -> tuple[int, ...]:
+    """The whole numbers of "4096x4096x2048".
+
+    Raises:
+        ValueError: not `count` whole numbers above zero with an x between them.
+    """
+    parts = [part.strip() for part in re.split("[xX]", text)]
+    if len(parts) != count or not all(part.isascii() and part.isdigit() for part in parts):
+        like = "x".join(["4096", "4096", "2048"][:count])
+        raise ValueError(f'must be {count} whole numbers with an x between them, like "{like}"')
+    numbers = tuple(int(part) for part in parts)
+    if min(numbers) < 1:
+        raise ValueError("every number must be at least 1")
+    return numbers
+
+
+def _resolution_range(text: str) -> str:
+    coarse, fine = _range_of(text, '"coarsest:finest" resolution in Å, like "500:10"')
+    if coarse <= fine:
+        raise ValueError(
+            "must be the coarsest resolution first, then the finest, in Å: "
+            f'did you mean "{number_text(fine)}:{number_text(coarse)}"?'
+        )
+    return f"{number_text(coarse)}:{number_text(fine)}"
+
+
+def _defocus_range(text: str) -> str:
+    low, high = _range_of(text, '"minimum:maximum" defocus in µm, like "1.1:8"')
+    if low >= high:
+        raise ValueError(
+            "must be the smaller defocus first, then the larger, in µm: "
+            f'did you mean "{number_text(high)}:{number_text(low)}"?'
+        )
+    if high > 100:
+        raise ValueError(f"{number_text(high)} µm is no defocus: the unit is µm, not Å")
+    return f"{number_text(low)}:{number_text(high)}"
+
+
+def _range_of(text: str, form: str) -> tuple[float, float]:
+    try:
+        return parse_range(text)
+    except ValueError as error:
+        raise ValueError(f"must be {form}: {error}") from None
+
+
+def _three(text: str) -> str:
+    return "x".join(str(number) for number in parse_size(text, 3))
+
+
+def _two_numbers(value: Any) -> Any:
+    """Accept "4096x4096", "4096,4096" and "4096 4096" for a pair; leave the rest to pydantic."""
+    if isinstance(value, str):
+        parts = [part for part in re.split(r"[xX,;\s\[\]()]+", value) if part]
+        if len(parts) != 2:
+            raise ValueError('must be two whole numbers, like "4096x4096"')
+        return tuple(parts)
+    return value
+
+
+ResolutionRange = Annotated[str, AfterValidator(_resolution_range)]
+"""Text "coarsest:finest" in Å, the larger number first."""
+
+DefocusRange = Annotated[str, AfterValidator(_defocus_range)]
+"""Text "minimum:maximum" in µm, the smaller number first."""
+
+Grid = Annotated[str, AfterValidator(_three)]
+"""Text "XxYxZ" (or "XxYxT") of three whole numbers."""
+
+VolumeSize = Annotated[str, AfterValidator(_three)]
+"""Text "XxYxZ" in unbinned pixels."""
+
+_Pixels = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[tuple[_Pixels, _Pixels], BeforeValidator(_two_numbers)]
+"""Two whole numbers (x, y) in px; text like "4096x4096" is understood."""
