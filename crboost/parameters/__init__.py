@@ -8,6 +8,7 @@ from crboost.parameters.acquisition import DEFAULT_EER_FRAMES_PER_FRACTION, Acqu
 from crboost.parameters.base import FieldFacts, ParameterModel, field_facts
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
+from crboost.parameters.errors import ParameterProblemsError, Problem
 from crboost.parameters.jobs import (
     JOB_MODELS,
     FsMotionAndCtf,
@@ -42,7 +43,9 @@ __all__ = [
     "Microscope",
     "Origin",
     "ParameterModel",
+    "ParameterProblemsError",
     "ParameterRow",
+    "Problem",
     "ProjectParameters",
     "TsAlignment",
     "TsReconstruct",

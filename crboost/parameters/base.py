@@ -160,4 +160,8 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
     names = {each.lower(): each for each in known}
     match = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    return names[match[0]] if match else None
+    if match:
+        return names[match[0]]
+    # "voltage" for "acceleration_voltage_kv": a part of one name only.
+    parts = [each for each in names if len(name) > 2 and name.lower() in each]
+    return names[parts[0]] if len(parts) == 1 else None

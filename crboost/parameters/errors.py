@@ -29,16 +29,21 @@ class Problem:
         return f"{self.path}{self.text}"
 
 
-def parameter_error(problems: Sequence[Problem], *, where: str | None = None) -> ParameterError:
-    """One error that lists every problem; `where` is the file that they are in."""
-    if len(problems) == 1:
+class ParameterProblemsError(ParameterError):
+    """One error that lists every problem that was found; `problems` has them one by one."""
+
+    def __init__(self, problems: Sequence[Problem], *, where: str | None = None) -> None:
+        self.problems = tuple(problems)
         prefix = f"{where}: " if where else ""
-        return ParameterError(f"{prefix}{problems[0]}", hint=problems[0].hint)
-    prefix = f"{where}: " if where else ""
-    lines = [f"{prefix}{len(problems)} parameters are wrong"]
-    for problem in problems:
-        lines.append(f"  {problem}" + (f" ({problem.hint})" if problem.hint else ""))
-    return ParameterError("\n".join(lines))
+        if len(problems) == 1:
+            super().__init__(f"{prefix}{problems[0]}", hint=problems[0].hint)
+            return
+        lines = [f"{prefix}{len(problems)} parameters are wrong"]
+        for problem in problems:
+            lines.append(f"  {problem}")
+            if problem.hint:
+                lines.append(f"    -> {problem.hint}")
+        super().__init__("\n".join(lines))
 
 
 def problems_of(
@@ -62,6 +67,11 @@ def unknown(path: str, known: Iterable[str]) -> Problem:
     """The problem "no such parameter", with the path that was probably meant."""
     parts = path.split(".")
     every = list(known)
+    members = [each.rpartition(".")[2] for each in every if each.rpartition(".")[0] == path]
+    if members:
+        return Problem(
+            path, ": is a group of parameters, not a value", f"set one of {', '.join(members)}"
+        )
     head = ".".join(parts[:-1])
     siblings = [each for each in every if each.rpartition(".")[0] == head]
     guess = closest(parts[-1], [each.rpartition(".")[2] for each in siblings])
@@ -123,7 +133,7 @@ def _leaves(groups: Mapping[str, type[BaseModel]]) -> list[str]:
 def _value(value: Any, facts: FieldFacts | None) -> str:
     """ " = 0.1 Å": the value as the user wrote it, with its unit where it is a number."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(value, str) and facts is not None and facts.kind in (int, float):
+    if isinstance(value, str) and facts is not None and facts.kind in (int, float, tuple):
         try:
             float(value)
             numeric = True
@@ -171,6 +181,8 @@ def _rule(detail: ErrorDetails, facts: FieldFacts | None) -> str:
         if expected is not None:
             unit = f", in {facts.unit}" if facts.unit and facts.kind in (int, float) else ""
             return f"must be {expected}{unit}"
+    if kind.startswith(("datetime_", "timezone_")):
+        return 'must be a date and time with its time zone, like "2026-05-01T10:00:00+00:00"'
     if kind in ("model_type", "dict_type"):
         return "must be a group of parameters, { ... }"
     return detail["msg"]

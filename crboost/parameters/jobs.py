@@ -42,8 +42,14 @@ class JobParameters(ParameterModel):
 
 
 class PerTiltSeries(JobParameters):
-    """A job that works on each tilt series by itself."""
+    """A job that works on each tilt series by itself, as another job left it."""
 
+    input_tilt_series: str | None = field(
+        None,
+        title="Input",
+        description="Tilt-series STAR file to work on, relative to the project; None: the newest "
+        "one that fits.",
+    )
     array_throttle: int = field(
         20,
         title="Array limit",

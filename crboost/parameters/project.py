@@ -29,7 +29,7 @@ from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import ParameterModel, field_facts, plain_type
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
-from crboost.parameters.errors import Problem, parameter_error, problems_of, unknown
+from crboost.parameters.errors import ParameterProblemsError, Problem, problems_of, unknown
 from crboost.parameters.jobs import JOB_MODELS, JobParameters, job_type_of, unused_by_tool
 from crboost.parameters.microscope import Microscope
 
@@ -114,7 +114,8 @@ class ProjectParameters(ParameterModel):
                     raise ParameterError(f"{node}: needs {model.__name__} parameters")
                 jobs[node] = job if isinstance(job, model) else model.model_validate(job)
             except ParameterError as error:
-                problem = ValueError(str(error).removeprefix(f"{node}: "))
+                told = error.message.removeprefix(f"{node}: ")
+                problem = ValueError(f"{told} ({error.hint})" if error.hint else told)
                 wrong.append(
                     InitErrorDetails(
                         type="value_error", loc=(node,), input={}, ctx={"error": problem}
@@ -141,7 +142,7 @@ class ProjectParameters(ParameterModel):
         for node, job in self.jobs.items():
             problems.extend(_resolve_job(self, node, job)[1])
         if problems:
-            raise parameter_error(problems)
+            raise ParameterProblemsError(problems)
         return self
 
     @classmethod
@@ -181,12 +182,12 @@ class ProjectParameters(ParameterModel):
             ParameterError: lists every unknown name and every value that is not allowed.
         """
         if not isinstance(raw, Mapping):
-            raise parameter_error(
+            raise ParameterProblemsError(
                 [Problem("parameters", ": must be an object, { ... }")], where=where
             )
         version = raw.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise parameter_error(
+            raise ParameterProblemsError(
                 [
                     Problem(
                         "schema_version",
@@ -199,10 +200,9 @@ class ProjectParameters(ParameterModel):
         try:
             loaded = cls.model_validate(raw)
         except ValidationError as error:
-            raise parameter_error(problems_of(error, GROUPS), where=where) from None
-        except ParameterError as error:
-            prefix = f"{where}: " if where else ""
-            raise ParameterError(f"{prefix}{error.message}", hint=error.hint) from None
+            raise ParameterProblemsError(problems_of(error, GROUPS), where=where) from None
+        except ParameterProblemsError as error:
+            raise ParameterProblemsError(error.problems, where=where) from None
         known = set(loaded.paths())
         kept = {path: origin for path, origin in loaded.origins.items() if path in known}
         return loaded.model_copy(update={"origins": kept})
@@ -260,7 +260,7 @@ class ProjectParameters(ParameterModel):
         elif head.startswith("jobs."):
             group = self.jobs.get(head.removeprefix("jobs."))
         if group is None or name not in type(group).model_fields:
-            raise parameter_error([unknown(path, self.paths())])
+            raise ParameterProblemsError([unknown(path, self.paths())])
         return group, name
 
     # -- changes --------------------------------------------------------------------------
@@ -297,12 +297,13 @@ class ProjectParameters(ParameterModel):
         for path, value in _leaf_changes(changes, self):
             try:
                 container, name, model = _place(raw, path, self)
-            except ParameterError as error:
-                problems.append(_as_problem(path, error))
+            except ParameterProblemsError as error:
+                problems.extend(error.problems)
                 continue
-            restore = value is None or (
-                isinstance(value, str) and value.strip().lower() in ("none", "null", "default")
-            )
+            except ParameterError as error:
+                problems.append(Problem(path, f": {error.message}", error.hint))
+                continue
+            restore = _is_default(value)
             if restore:
                 container.pop(name, None)
             else:
@@ -311,7 +312,7 @@ class ProjectParameters(ParameterModel):
             touched[path] = not restore
         if problems:
             problems.extend(_problems_in(raw))
-            raise parameter_error(problems)
+            raise ParameterProblemsError(problems)
         changed = ProjectParameters.load(raw)
         origins = dict(changed.origins)
         for path, is_set in touched.items():
@@ -335,7 +336,7 @@ class ProjectParameters(ParameterModel):
         job = self.jobs.get(node) or JOB_MODELS[job_type]()
         resolved, problems = _resolve_job(self, node, job)
         if resolved is None:
-            raise parameter_error(problems)
+            raise ParameterProblemsError(problems)
         return EffectiveParameters(
             node=node,
             job_type=job_type,
@@ -357,16 +358,7 @@ class ProjectParameters(ParameterModel):
             ParameterError: as `effective`.
         """
         seen = self.effective(node)
-        model = type(seen.job)
-        own = seen.job.model_dump(mode="json")
-        for name in model.model_fields:
-            if field_facts(model, name).resource:
-                del own[name]
-        parts = {
-            "type": seen.job_type,
-            "job": own,
-            "uses": {path: _plain(seen.value(path)) for path in sorted(model.uses)},
-        }
+        parts = {"type": seen.job_type, "values": seen.decisive()}
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -404,6 +396,17 @@ class EffectiveParameters:
             raise TypeError(f"{self.node} has {type(self.job).__name__}, not {model.__name__}")
         return self.job
 
+    def decisive(self) -> dict[str, Any]:
+        """Every value that the job's result depends on, as JSON values by name.
+
+        The job's own fields by their name (resources left out), then the global ones that its
+        type uses by their path.
+        """
+        model = type(self.job)
+        own = self.job.model_dump(mode="json")
+        values = {name: own[name] for name in own if not field_facts(model, name).resource}
+        return values | {path: _plain(self.value(path)) for path in sorted(model.uses)}
+
     def value(self, path: str) -> Any:
         """The value at a path like "microscope.pixel_size_angstrom" or "job.rescale_angpixs"."""
         group, name = self._find(path)
@@ -440,7 +443,7 @@ class EffectiveParameters:
                 *self.project.paths(),
                 *(f"job.{each}" for each in type(self.job).model_fields),
             ]
-            raise parameter_error([unknown(path, known)])
+            raise ParameterProblemsError([unknown(path, known)])
         return group, name
 
 
@@ -528,10 +531,17 @@ def _leaf_changes(
             yield from _leaf_changes(
                 {f"{path}.{key}": each for key, each in value.items()}, project
             )
-        elif value in (None, "default") and _members(path, project):
+        elif _is_default(value) and _members(path, project):
             yield from ((f"{path}.{name}", None) for name in _members(path, project))
         else:
             yield path, value
+
+
+def _is_default(value: Any) -> bool:
+    """Whether `value` asks for the default to come back."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("none", "null", "default")
+    return value is None
 
 
 def _members(path: str, project: ProjectParameters) -> list[str]:
@@ -556,17 +566,13 @@ def _place(
             raw["jobs"].setdefault(node, {})
         container = raw["jobs"].get(node, {})
     else:
-        raise parameter_error([unknown(path, project.paths())])
+        known = [*project.paths(), *(f"jobs.{node}" for node in JOB_MODELS)]
+        raise ParameterProblemsError([unknown(path, known)])
     if name not in model.model_fields:
-        raise parameter_error([unknown(path, [f"{head}.{each}" for each in model.model_fields])])
+        raise ParameterProblemsError(
+            [unknown(path, [f"{head}.{each}" for each in model.model_fields])]
+        )
     return container, name, model
-
-
-def _as_problem(path: str, error: ParameterError) -> Problem:
-    message = error.message
-    if message.startswith(path):
-        return Problem(path, message.removeprefix(path), error.hint)
-    return Problem(path, f": {message}", error.hint)
 
 
 def _problems_in(raw: dict[str, Any]) -> list[Problem]:
@@ -575,8 +581,8 @@ def _problems_in(raw: dict[str, Any]) -> list[Problem]:
         ProjectParameters.model_validate(raw)
     except ValidationError as error:
         return problems_of(error, GROUPS)
-    except ParameterError as error:
-        return [Problem("", error.message, error.hint)]
+    except ParameterProblemsError as error:
+        return list(error.problems)
     return []
 
 
