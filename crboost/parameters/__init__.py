@@ -8,6 +8,7 @@ from crboost.parameters.acquisition import DEFAULT_EER_FRAMES_PER_FRACTION, Acqu
 from crboost.parameters.base import FieldFacts, ParameterModel, field_facts
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
+from crboost.parameters.effective import EffectiveParameters
 from crboost.parameters.errors import ParameterProblemsError, Problem
 from crboost.parameters.jobs import (
     JOB_MODELS,
@@ -20,9 +21,8 @@ from crboost.parameters.jobs import (
     unused_by_tool,
 )
 from crboost.parameters.microscope import Microscope
+from crboost.parameters.origin import Origin
 from crboost.parameters.project import (
-    EffectiveParameters,
-    Origin,
     ProjectParameters,
     read_parameters,
     write_parameters,

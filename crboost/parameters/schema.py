@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from crboost.parameters.base import ParameterModel, field_facts
+from crboost.parameters.groups import GROUPS
 from crboost.parameters.jobs import JOB_MODELS, unused_by_tool
-from crboost.parameters.project import GROUPS, Origin, ProjectParameters
+from crboost.parameters.origin import Origin
+from crboost.parameters.project import ProjectParameters
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from crboost.parameters import (
     write_parameters,
 )
 from crboost.parameters.base import field_facts
-from crboost.parameters.project import GROUPS
+from crboost.parameters.groups import GROUPS
 
 CREATED = datetime(2026, 5, 1, 10, 0, tzinfo=UTC)
 PIXEL = "microscope.pixel_size_angstrom"
