@@ -52,12 +52,16 @@ class EffectiveParameters:
         """Every value that the job's result depends on, as JSON values by name.
 
         The job's own fields by their name (resources left out), then the global ones that its
-        type uses by their path.
+        type uses by their path, then which of those the user set where that matters.
         """
         model = type(self.job)
         own = self.job.model_dump(mode="json")
         values = {name: own[name] for name in own if not field_facts(model, name).resource}
-        return values | {path: plain(self.value(path)) for path in sorted(model.uses)}
+        values |= {path: plain(self.value(path)) for path in sorted(model.uses)}
+        users = (
+            path for path in sorted(model.yields_to_mdoc) if self.origin(path).source == "user"
+        )
+        return values | {f"{path} set by the user": True for path in users}
 
     def value(self, path: str) -> Any:
         """The value at a path like "microscope.pixel_size_angstrom" or "job.rescale_angpixs"."""

@@ -30,11 +30,16 @@ BINNING = "acquisition.reconstruction_binning"
 
 
 class JobParameters(ParameterModel):
-    """What every job type has. `uses` names the global parameters that its result depends on,
-    apart from those that its fields follow."""
+    """What every job type has.
+
+    `uses` names the global parameters that its result depends on, apart from those that its
+    fields follow. `yields_to_mdoc` names those among them whose value, unless the user set it,
+    gives way to what each tilt series' own mdoc says: there the result depends on who set it.
+    """
 
     job_type: ClassVar[str] = ""
     uses: ClassVar[frozenset[str]] = frozenset()
+    yields_to_mdoc: ClassVar[frozenset[str]] = frozenset()
 
     tool: Literal["cpu"] = field(
         "cpu", title="Tool", description="The program that does the work; cpu is built in."
@@ -84,6 +89,9 @@ class ImportMovies(JobParameters):
             "data.movies",
             "data.mdocs",
         }
+    )
+    yields_to_mdoc: ClassVar[frozenset[str]] = frozenset(
+        {"acquisition.tilt_axis_degrees", "acquisition.dose_per_tilt_e_per_a2"}
     )
 
     optics_group_name: str = field(

@@ -316,8 +316,8 @@ class ProjectParameters(ParameterModel):
     def fingerprint(self, node: str) -> str:
         """16 hexadecimal digits that change when, and only when, the job's result may change.
 
-        Made of job type, tool, the job's own values (those it follows included, resources left
-        out) and the global values that its type uses.
+        Made of the job type and of `EffectiveParameters.decisive`: tool, the job's own values
+        (those it follows included, resources left out) and the global values that its type uses.
 
         Raises:
             ParameterError: as `effective`.

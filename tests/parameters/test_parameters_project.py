@@ -426,6 +426,28 @@ def test_a_fingerprint_does_not_depend_on_who_said_it(project: ProjectParameters
     assert fingerprints(by_mdoc) == fingerprints(project.with_values({PIXEL: "1.7"}))
 
 
+def test_who_said_it_matters_where_the_mdoc_of_each_series_gives_way_to_the_user(
+    project: ProjectParameters,
+) -> None:
+    by_mdoc = project.with_values({"acquisition.tilt_axis_degrees": 85}, source="mdoc")
+    assert changed_jobs(by_mdoc, {"acquisition.tilt_axis_degrees": 85}) == {"importmovies"}
+    decisive = by_mdoc.effective("importmovies").decisive()
+    assert "acquisition.tilt_axis_degrees set by the user" not in decisive
+    decisive = project.with_values({"acquisition.tilt_axis_degrees": 85})
+    assert decisive.effective("importmovies").decisive()[
+        "acquisition.tilt_axis_degrees set by the user"
+    ]
+
+
+def test_what_decides_a_result_is_told_by_name(project: ProjectParameters) -> None:
+    decisive = project.effective("tsReconstruct").decisive()
+    assert decisive["tool"] == "cpu"
+    assert decisive["rescale_angpixs"] == 5.4
+    assert decisive[PIXEL] == 1.35
+    assert "perdevice" not in decisive
+    json.dumps(decisive)
+
+
 def test_fingerprints_are_sixteen_hexadecimal_digits(project: ProjectParameters) -> None:
     for each in fingerprints(project).values():
         assert len(each) == 16
@@ -435,6 +457,7 @@ def test_fingerprints_are_sixteen_hexadecimal_digits(project: ProjectParameters)
 def test_every_global_that_a_job_uses_exists(project: ProjectParameters) -> None:
     for model in JOB_MODELS.values():
         assert model.uses <= set(project.paths())
+        assert model.yields_to_mdoc <= model.uses
 
 
 # -- warnings --------------------------------------------------------------------------------
