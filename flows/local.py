@@ -1,0 +1,273 @@
+"""`python -m flows.local process PROJECT`: what `crboost run` executes, in a process of its own.
+
+Uses the Prefect server that `PREFECT_API_URL` names, else starts a private one (see
+`flows.local_server`). Ends with a small JSON file for whoever started it:
+
+    {"state": "completed" | "up_to_date" | "failed" | "refused" | "interrupted" | "error",
+     "message": "...",            one or more lines for a person; the job's own error text first
+     "run": "run_..." | null,     the run that was made
+     "attached": "run_..." | null,  a run that was still at work and was followed first
+     "job": "External/job003/" | null,   the job that failed
+     "node": "tsAlignment" | null,
+     "kind": "tool_error" | ... | null,  the class of the failure
+     "jobs": {"importmovies": "Import/job001/"},
+     "pictures": ["..."],
+     "seconds_to_start": 3.6}     from the start of this process to the start of the flow
+
+Exit code: 0 completed or up to date, 1 a job failed or something broke, 2 refused before
+anything started, 130 interrupted (the queue goes on by itself).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from crboost.errors import CrboostError
+from crboost.files import write_json
+from flows.local_server import LocalServer, LocalServerError, dump_schema, local_home
+
+EXIT_CODES = {
+    "completed": 0,
+    "up_to_date": 0,
+    "failed": 1,
+    "error": 1,
+    "refused": 2,
+    "interrupted": 130,
+}
+
+_NO_CALLING_HOME = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+@dataclass
+class Result:
+    """What the caller is told; the module's text says what each field means."""
+
+    state: str
+    message: str
+    run: str | None = None
+    attached: str | None = None
+    job: str | None = None
+    node: str | None = None
+    kind: str | None = None
+    jobs: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+    seconds_to_start: float | None = None
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived: leave, and leave the schemer alone."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    began = time.monotonic()
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "schema":
+        return _print_schema()
+    try:
+        overrides = parse_overrides(arguments.set)
+        jobs = [name for name in (arguments.jobs or "").split(",") if name]
+        with _interruptible():
+            result = _process(arguments.project, jobs, overrides, arguments.mode, began)
+    except Interrupted:
+        result = _interrupted(arguments.project)
+    except CrboostError as error:
+        result = Result("refused", str(error))
+    except LocalServerError as error:
+        result = Result("error", str(error))
+    if arguments.result is not None:
+        write_json(arguments.result, asdict(result))
+    stream = sys.stdout if EXIT_CODES[result.state] == 0 else sys.stderr
+    print(result.message, file=stream, flush=True)
+    return EXIT_CODES[result.state]
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`["jobs.tsAlignment.patch_x=4"]` as a mapping; values that are JSON become what they are.
+
+    Raises:
+        CrboostError: an item has no `=`.
+    """
+    overrides: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise CrboostError(f"{text!r} is not NAME=VALUE.", hint="jobs.tsAlignment.patch_x=4")
+        overrides[name.strip()] = _value(value.strip())
+    return overrides
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flows.local", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True)
+    process = commands.add_parser("process", help="run the flow on a project, here and now")
+    process.add_argument("project", type=Path)
+    process.add_argument("--jobs", help="comma-separated; all when not given")
+    process.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    process.add_argument("--mode", choices=["new", "continue"], default="new")
+    process.add_argument("--result", type=Path, help="where the result JSON goes")
+    commands.add_parser("schema", help="print the local server's database schema, freshly made")
+    return parser
+
+
+def _process(
+    project: Path, jobs: list[str], overrides: dict[str, Any], mode: str, began: float
+) -> Result:
+    """Run the flow against the right server and say what came of it."""
+    os.environ.update(_NO_CALLING_HOME)
+    if os.environ.get("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+        return _run_flow(project, jobs, overrides, mode, began, server=None)
+    _check_project(project)
+    server = LocalServer(local_home(project))
+    try:
+        server.start()
+        _enter(server.environment)
+        return _run_flow(project, jobs, overrides, mode, began, server=server)
+    finally:
+        server.stop()
+
+
+def _check_project(project: Path) -> None:
+    """Refuse a directory that is no project before anything is written into it."""
+    from crboost.project import Project
+
+    Project.open(project)
+
+
+def _enter(environment: Mapping[str, str]) -> None:
+    """Make this the process's environment, before Prefect is imported and reads it."""
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _run_flow(
+    project: Path,
+    jobs: list[str],
+    overrides: dict[str, Any],
+    mode: str,
+    began: float,
+    *,
+    server: LocalServer | None,
+) -> Result:
+    # Two seconds of imports, while the server starts in its own process.
+    from flows.process import process_project
+
+    if server is not None:
+        server.wait()
+    started = time.monotonic() - began
+    state = process_project(
+        project_dir=project, jobs=jobs or None, parameters=overrides or None, mode=mode,
+        return_state=True,
+    )  # fmt: skip
+    result = _result_of(state)
+    result.seconds_to_start = round(started, 2)
+    return result
+
+
+def _result_of(state: Any) -> Result:
+    """The result that a flow run's final state stands for."""
+    from flows.process import UP_TO_DATE, Outcome
+    from flows.tasks.run_job import JobFailed
+
+    value = state.result(raise_on_failure=False)
+    message = state.message or state.name
+    if isinstance(value, JobFailed):
+        return Result(
+            "failed", message, run=value.run_name, job=value.job, node=value.node, kind=value.kind
+        )
+    if isinstance(value, CrboostError):
+        return Result("refused", message)
+    if isinstance(value, Outcome):
+        return Result(
+            "up_to_date" if message == UP_TO_DATE else "completed",
+            message,
+            run=value.run,
+            attached=value.attached,
+            jobs=value.jobs,
+            pictures=value.pictures,
+        )
+    return Result("error", f"{message}\nThe flow ended as {state.name}.")
+
+
+def _interrupted(project: Path) -> Result:
+    """What is still at work after this process leaves."""
+    from crboost.project import Project
+    from crboost.run import active_run
+
+    try:
+        run = active_run(Project.open(project))
+    except CrboostError:
+        run = None
+    if run is None:
+        return Result("interrupted", "Interrupted; nothing of this project is running.")
+    return Result(
+        "interrupted",
+        f"Left {run.name} at work: its queue goes on by itself.\n"
+        f"  crboost status {project}    how it stands\n"
+        f"  crboost run {project}       join it again",
+        run=run.name,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted`, once; further ones do not disturb the end."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_schema() -> int:
+    """Migrate an empty database with the installed Prefect and print what that gives."""
+    import asyncio
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        os.environ.update(_NO_CALLING_HOME)
+        os.environ["PREFECT_HOME"] = directory
+        os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
+        import prefect
+        from prefect.server.database import provide_database_interface
+
+        asyncio.run(provide_database_interface().create_db())
+        print(
+            f"-- The schema of an empty Prefect {prefect.__version__} database (SQLite), as its\n"
+            "-- migrations leave it. Made by: python -m flows.local schema"
+        )
+        print(dump_schema(home / "prefect.db"), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""process_project: snapshot, plan, generate the scheme, run its jobs one by one, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from crboost.errors import CrboostError
+from flows.tasks.generate import generate
+from flows.tasks.report import report
+from flows.tasks.resolve import resolve
+from flows.tasks.run_job import JobFailed, run_job
+from flows.tasks.snapshot import snapshot
+
+if TYPE_CHECKING:
+    from crboost.project import Project
+    from crboost.run import Run
+
+UP_TO_DATE = "everything is up to date"
+RETRY_DELAY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a flow run did.
+
+    Attributes:
+        run: the run that was made; None when everything was up to date.
+        attached: a run of this project that was still at work and has been followed first.
+        jobs: node to RELION job directory, of all jobs that ran or were followed.
+        pictures: the summary pictures.
+    """
+
+    run: str | None
+    attached: str | None
+    jobs: Mapping[str, str]
+    pictures: Sequence[str]
+
+
+def _run_name() -> str:
+    parameters: Mapping[str, Any] = flow_run.parameters or {}
+    project = Path(str(parameters.get("project_dir", "project"))).resolve().name
+    jobs = parameters.get("jobs")
+    return f"{project}: {', '.join(jobs)}" if jobs else project
+
+
+@flow(
+    name="process-project",
+    flow_run_name=_run_name,
+    persist_result=False,
+    description="Run the jobs of a project that are not up to date, one task per RELION job.",
+)
+def process_project(
+    project_dir: Path,
+    jobs: list[str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    mode: Literal["new", "continue"] = "new",
+) -> State[Any]:
+    """Process a project: what is up to date stays, what is not runs.
+
+    A run of this project that is still at work is joined first: its jobs become tasks of this
+    flow run too, and only then the rest is planned. The jobs run under a detached schemer:
+    ending this flow does not end them.
+
+    Args:
+        project_dir: an initialised project directory.
+        jobs: which jobs, by name; all when not given.
+        parameters: dotted names to values, set in the project before the run.
+        mode: `new` gives a job whose input changed a new number, `continue` lets the existing
+            RELION job take what is new.
+    """
+    try:
+        outcome = _process(Path(project_dir), jobs or [], parameters or {}, mode)
+    except JobFailed as error:
+        return Failed(message=str(error), data=error)
+    except CrboostError as error:
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error), data=error)
+    if outcome.run is None and outcome.attached is None:
+        return Completed(message=UP_TO_DATE, data=outcome)
+    names = [name.rstrip("/") for name in outcome.jobs.values()]
+    return Completed(message=f"{len(names)} jobs succeeded: {', '.join(names)}", data=outcome)
+
+
+def _process(
+    project_dir: Path,
+    jobs: Sequence[str],
+    parameters: Mapping[str, Any],
+    mode: Literal["new", "continue"],
+) -> Outcome:
+    from crboost.project import Project
+    from crboost.run import active_run
+    from crboost.settings import Settings
+
+    project = Project.open(project_dir)
+    settings = Settings()
+    finished: dict[str, str] = {}
+    attached = active_run(project)
+    if attached is not None:
+        get_run_logger().info("%s is still at work: following it first", attached.name)
+        _run_jobs(project, attached, attached.nodes, {}, finished)
+    frozen = snapshot(project, parameters)
+    plan = resolve(project, jobs, frozen, mode)
+    run = None
+    if plan.is_empty:
+        get_run_logger().info(UP_TO_DATE)
+    else:
+        run = generate(project, plan, frozen, settings)
+        _run_jobs(project, run, run.nodes, {job.node: job.retries for job in plan.jobs}, finished)
+    pictures = report(project)
+    return Outcome(
+        run=run.name if run else None,
+        attached=attached.name if attached else None,
+        jobs=finished,
+        pictures=[str(picture) for picture in pictures],
+    )
+
+
+def _run_jobs(
+    project: Project,
+    run: Run,
+    nodes: Sequence[str],
+    retries: Mapping[str, int],
+    finished: dict[str, str],
+) -> None:
+    """One task per job, in the scheme's order; the first failure ends it.
+
+    What the jobs before the failure made is reported all the same.
+    """
+    for node in nodes:
+        allowed = retries.get(node, 0)
+        job_task = run_job.with_options(
+            name=node,
+            task_run_name=node,
+            retries=allowed,
+            retry_delay_seconds=RETRY_DELAY_SECONDS if allowed else 0,
+        )
+        try:
+            state = job_task(run, node, allowed)
+        except JobFailed:
+            report(project, return_state=True)
+            raise
+        finished[node] = state.job or node
