@@ -1,0 +1,181 @@
+"""The embedded CPU tools: job parameters and one tilt series -> steps. Pure.
+
+The tools' contract (specs and results) is in `docs/architecture.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crboost.builders.step import Step
+from crboost.parameters import (
+    EffectiveParameters,
+    FsMotionAndCtf,
+    TsAlignment,
+    TsReconstruct,
+)
+from crboost.tilt_name import tilt_name
+
+Row = Mapping[str, Any]
+
+#: More BLAS threads than one only make the worker processes fight for the cores.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def frames(
+    python: str,
+    series: str,
+    rows: Sequence[Row],
+    parameters: EffectiveParameters,
+    job_type_parameters: FsMotionAndCtf,
+    out: str,
+    workers: int,
+) -> Step:
+    """Motion correction and CTF fit of one tilt series.
+
+    Args:
+        python: the interpreter that has crboost installed.
+        series: the tilt series' name.
+        rows: its RELION import table, one row per tilt image.
+        parameters: what the job sees of microscope and acquisition.
+        job_type_parameters: the job's own.
+        out: project-relative directory for the results.
+        workers: processes that the tool may use.
+    """
+    job, acquisition = job_type_parameters, parameters.acquisition
+    spec = {
+        "tilt_series": series,
+        **_optics(parameters),
+        "dose_per_tilt_e_per_a2": acquisition.dose_per_tilt_e_per_a2
+        * acquisition.dose_calibration_factor,
+        "gain_reference": acquisition.gain_reference_path,
+        "gain_flip_x": acquisition.gain_flip_x,
+        "gain_flip_y": acquisition.gain_flip_y,
+        "gain_transpose": acquisition.gain_transpose,
+        "eer_frames_per_fraction": acquisition.eer_frames_per_fraction,
+        "motion_bfactor_a2": job.m_bfac,
+        "motion_resolution_angstrom": list(job.motion_resolution_angstrom),
+        "ctf_window_px": job.c_window,
+        "ctf_resolution_angstrom": list(job.ctf_resolution_angstrom),
+        "ctf_defocus_um": list(job.ctf_defocus_um),
+        "skip_first_frames": job.out_skip_first,
+        "skip_last_frames": job.out_skip_last,
+        "write_halves": job.out_average_halves,
+        "tilts": [
+            {
+                "name": tilt_name(row),
+                "movie": row["rlnMicrographMovieName"],
+                "tilt_angle_deg": float(row["rlnTomoNominalStageTiltAngle"]),
+                "pre_exposure_e_per_a2": float(row["rlnMicrographPreExposure"]),
+                "nominal_defocus_um": _positive_defocus_um(row),
+            }
+            for row in rows
+        ],
+    }
+    return _step("frames", python, spec, out, ["--workers", str(workers)])
+
+
+def align(
+    python: str,
+    series: str,
+    rows: Sequence[Row],
+    parameters: EffectiveParameters,
+    job_type_parameters: TsAlignment,
+    out: str,
+) -> Step:
+    """Alignment of one tilt series, whose rows name the motion-corrected images."""
+    job = job_type_parameters
+    spec = {
+        "tilt_series": series,
+        "pixel_size_angstrom": parameters.microscope.pixel_size_angstrom,
+        "alignment_pixel_size_angstrom": job.alignment_pixel_size_angstrom,
+        "tilt_axis_deg": float(rows[0]["rlnTomoNominalTiltAxisAngle"])
+        if rows
+        else parameters.acquisition.tilt_axis_degrees,
+        "sample_thickness_nm": job.thickness_nm,
+        "method": job.alignment_mode,
+        "fiducial_diameter_nm": job.fiducial_diameter_nm,
+        "dark_threshold": job.dark_threshold,
+        "tilts": [
+            {
+                "name": tilt_name(row),
+                "image": row["rlnMicrographName"],
+                "tilt_angle_deg": float(row["rlnTomoNominalStageTiltAngle"]),
+            }
+            for row in rows
+        ],
+    }
+    return _step("align", python, spec, out, [])
+
+
+def reconstruct(
+    python: str,
+    series: str,
+    rows: Sequence[Row],
+    parameters: EffectiveParameters,
+    job_type_parameters: TsReconstruct,
+    out: str,
+) -> Step:
+    """Reconstruction of one aligned tilt series."""
+    job = job_type_parameters
+    acquisition = parameters.acquisition
+    dose = acquisition.dose_per_tilt_e_per_a2 * acquisition.dose_calibration_factor
+    size = job.tomo_dimensions_px
+    halves = job.halfmap_frames and all(row.get("rlnMicrographNameEven") for row in rows)
+    spec = {
+        "tilt_series": series,
+        "pixel_size_angstrom": parameters.microscope.pixel_size_angstrom,
+        "tomogram_pixel_size_angstrom": job.tomogram_pixel_size_angstrom,
+        "sample_thickness_nm": job.thickness_nm,
+        "tomogram_size_px": list(size) if size else None,
+        "halves": halves,
+        "dose_weight": job.dose_weight,
+        "tilts": [
+            {
+                "name": tilt_name(row),
+                "image": row["rlnMicrographName"],
+                "even": row.get("rlnMicrographNameEven") if halves else None,
+                "odd": row.get("rlnMicrographNameOdd") if halves else None,
+                "pre_exposure_e_per_a2": float(row["rlnMicrographPreExposure"]),
+                "dose_e_per_a2": dose,
+                "x_tilt_deg": float(row["rlnTomoXTilt"]),
+                "y_tilt_deg": float(row["rlnTomoYTilt"]),
+                "z_rot_deg": float(row["rlnTomoZRot"]),
+                "x_shift_angstrom": float(row["rlnTomoXShiftAngst"]),
+                "y_shift_angstrom": float(row["rlnTomoYShiftAngst"]),
+            }
+            for row in rows
+        ],
+    }
+    return _step("reconstruct", python, spec, out, [])
+
+
+def _optics(parameters: EffectiveParameters) -> dict[str, float]:
+    microscope = parameters.microscope
+    return {
+        "pixel_size_angstrom": microscope.pixel_size_angstrom,
+        "voltage_kv": microscope.acceleration_voltage_kv,
+        "spherical_aberration_mm": microscope.spherical_aberration_mm,
+        "amplitude_contrast": microscope.amplitude_contrast,
+    }
+
+
+def _positive_defocus_um(row: Row) -> float | None:
+    """RELION's import keeps the mdoc's sign (underfocus negative); tools want a distance."""
+    value = row.get("rlnTomoNominalDefocus")
+    return abs(float(value)) if value is not None and float(value) != 0 else None
+
+
+def _step(
+    command: str, python: str, spec: Mapping[str, Any], out: str, options: Sequence[str]
+) -> Step:
+    spec_file = f"{out}/{command}.json"
+    return Step(
+        name=command,
+        argv=(python, "-m", "crboost.cpu", command, "--spec", spec_file, "--out", out, *options),
+        files={spec_file: json.dumps(spec, indent=1, ensure_ascii=False) + "\n"},
+        creates=(f"{out}/result.json",),
+        environment=ENVIRONMENT,
+    )

@@ -1,0 +1,352 @@
+"""The driver: what an External job's `fn_exe` is. Runs on the compute node, in the project
+directory, inside one RELION job.
+
+It reads the run's frozen parameters, runs the tool on one tilt series after another (or several
+at once), writes one result file per tilt series, then the RELION tables, the output nodes, and,
+last, one marker. A tilt series that fails is named with its reason and does not fail the job. A
+series that was done before, with the same parameters and the same input, is not done again.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crboost import __version__
+from crboost.catalogue import CATALOGUE, JobType
+from crboost.errors import CrboostError, ToolError
+from crboost.files import write_json
+from crboost.job_directory import FAILURE_FILE, JOB_FILE, driver_lock
+from crboost.parameters import EffectiveParameters, job_type_of, read_parameters
+from crboost.process import Runner
+from crboost.relion.ledger import Node
+from crboost.relion.markers import ABORT_NOW, Marker, write_marker
+from crboost.relion.nodes import write_output_nodes
+from crboost.results import SeriesResult, missing_outputs, read_results, write_result
+from crboost.stages import Context, SeriesInput, Stage, fingerprint_of, stage_for
+from crboost.translate.tables import Row, write_table
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What RELION's command line and the run's snapshot ask of the driver.
+
+    Attributes:
+        project: project directory, absolute.
+        job: job directory, project-relative, without trailing slash.
+        snapshot: the run's frozen `project_params.json`.
+        node: the job's name in the scheme.
+        fingerprint: the plan's fingerprint of the job's parameters.
+        input_star: project-relative global table; None for the import.
+        workers: RELION's `--j`.
+        python: interpreter for the embedded tools.
+    """
+
+    project: Path
+    job: str
+    snapshot: Path
+    node: str
+    fingerprint: str
+    input_star: str | None
+    workers: int
+    python: str
+
+    @property
+    def directory(self) -> Path:
+        """The job directory, absolute."""
+        return self.project / self.job
+
+    @property
+    def run(self) -> str:
+        """The run's name: the directory that holds the snapshot."""
+        return self.snapshot.parent.name
+
+
+class _Aborted(Exception):
+    """Somebody asked the job to stop."""
+
+
+def run_job(request: Request, *, log: Log = print) -> int:
+    """Do one RELION job. Returns 0 for success, 1 for failure, 2 when it was aborted.
+
+    Whatever happens, exactly one marker is written, last; only a kill leaves none.
+    """
+    request.directory.mkdir(parents=True, exist_ok=True)
+    with driver_lock(request.directory, log) as waited:
+        if waited and (request.directory / Marker.SUCCESS.value).exists():
+            log(f"{request.job}: another driver has just finished this job; nothing to do")
+            return 0
+        for marker in Marker:  # but never an abort request, which may have come before us
+            (request.directory / marker).unlink(missing_ok=True)
+        (request.directory / FAILURE_FILE).unlink(missing_ok=True)
+        runner = Runner()
+        try:
+            _with_signals(runner, lambda: _do(request, runner, log))
+        except _Aborted:
+            log(f"{request.job}: aborted")
+            write_marker(request.directory, Marker.ABORTED)
+            return 2
+        except CrboostError as error:
+            kind = "tool_error" if isinstance(error, ToolError) else "bad_input"
+            return _fail(request, kind, str(error), log)
+        except InterruptedError as error:
+            return _fail(request, "killed", str(error), log)
+        except Exception as error:
+            _fail(request, "bug", f"{type(error).__name__}: {error}", log)
+            raise
+        write_marker(request.directory, Marker.SUCCESS)
+        return 0
+
+
+def _do(request: Request, runner: Runner, log: Log) -> None:
+    started = time.monotonic()
+    parameters = read_parameters(request.snapshot)
+    job_type = CATALOGUE[job_type_of(request.node)]
+    effective = parameters.effective(request.node)
+    stage = stage_for(job_type.name, effective.job.tool)
+    at_once, each = _share(request.workers, job_type)
+    context = Context(
+        request.project, request.job, effective, request.input_star, request.python, each
+    )
+    series = stage.inputs(context)
+    description = _describe(request, effective, job_type, list(series))
+    write_json(request.directory / JOB_FILE, description)
+    kept = _still_good(request, series)
+    todo = [one for name, one in series.items() if name not in kept]
+    log(
+        f"{request.node} in {request.job}: {len(series)} tilt series, "
+        f"{len(kept)} done before, {len(todo)} to do"
+    )
+    _run_series(request, stage, context, todo, runner, at_once, log)
+    _finish(request, job_type, series)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    description["resources"] = {
+        "wall_seconds": round(time.monotonic() - started, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "largest_process_mb": round(usage.ru_maxrss / 1024),
+        "workers": request.workers,
+    }
+    write_json(request.directory / JOB_FILE, description)
+
+
+def _run_series(
+    request: Request,
+    stage: Stage,
+    context: Context,
+    todo: list[SeriesInput],
+    runner: Runner,
+    at_once: int,
+    log: Log,
+) -> None:
+    """Work through the tilt series, `at_once` at a time; stop when told to."""
+    stop = threading.Event()
+    aborted = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            if (request.directory / ABORT_NOW).exists():
+                aborted.set()
+                runner.stop()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(max_workers=max(1, at_once)) as pool:
+            futures = [pool.submit(_one, request, stage, context, one, runner) for one in todo]
+            try:
+                for number, future in enumerate(as_completed(futures), start=1):
+                    result = future.result()
+                    end = f": {result.reason}" if result.reason else ""
+                    log(
+                        f"[{number}/{len(todo)}] {result.tilt_series} {result.status}{end} "
+                        f"({result.seconds:.1f} s)"
+                    )
+            except BaseException:
+                runner.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    except InterruptedError:
+        if aborted.is_set():
+            raise _Aborted from None
+        raise
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _one(
+    request: Request, stage: Stage, context: Context, series: SeriesInput, runner: Runner
+) -> SeriesResult:
+    """One tilt series from input to result file. Its failure is a result, not an exception."""
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    fingerprint = _fingerprint(request, series)
+    commands: list[list[str]] = []
+
+    def result(**values: object) -> SeriesResult:
+        made = SeriesResult(
+            tilt_series=series.name,
+            fingerprint=fingerprint,
+            input_fingerprint=series.fingerprint,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 2),
+            host=socket.gethostname(),
+            commands=commands,
+            **values,  # type: ignore[arg-type]
+        )
+        write_result(request.directory, made)
+        return made
+
+    if series.problem is not None:
+        return result(status="failed", reason=series.problem, warnings=list(series.warnings))
+    try:
+        for step in stage.steps(context, series):
+            commands.append(list(step.argv))
+            _prepare(request.project, step.files, step.creates)
+            finished = runner.run(
+                step.argv, directory=request.project, environment=step.environment
+            )
+            absent = [one for one in step.creates if not (request.project / one).exists()]
+            if finished.code != 0 or absent:
+                gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
+                raise ToolError(f"{step.name} failed with {finished.describe()}{gone}")
+        output = stage.output(context, series)
+        if not output.rows:
+            why = "; ".join(output.warnings) or "no reason given"
+            raise ToolError(f"no tilt image is left: {why}")
+    except (CrboostError, OSError) as error:
+        if isinstance(error, InterruptedError):
+            raise
+        return result(status="failed", reason=str(error))
+    table = f"{request.job}/tilt_series/{series.name}.star"
+    write_table(request.project / table, series.name, output.rows)
+    return result(
+        status="done",
+        metrics=output.metrics,
+        warnings=[*series.warnings, *output.warnings],
+        tilts=output.tilts,
+        outputs=output.outputs,
+        global_columns={**series.global_row, **output.global_columns},
+        table=table,
+    )
+
+
+def _prepare(project: Path, files: object, creates: tuple[str, ...]) -> None:
+    """Write a step's input files, and remove what it must make: an old file is no proof."""
+    from crboost.files import write_text
+
+    assert isinstance(files, dict)
+    for name, text in files.items():
+        write_text(project / name, text)
+    for name in creates:
+        (project / name).unlink(missing_ok=True)
+
+
+def _finish(request: Request, job_type: JobType, series: dict[str, SeriesInput]) -> None:
+    """Write the global table of all done series and declare the output node.
+
+    Raises:
+        ToolError: not one tilt series is done.
+    """
+    results = read_results(request.directory)
+    present = [results[name] for name in series if name in results]
+    done = [one for one in present if one.status == "done"]
+    if not done:
+        reasons = "; ".join(f"{one.tilt_series}: {one.reason}" for one in present[:5])
+        if not present:
+            raise CrboostError(f"{request.node}: there is no tilt series to work on")
+        raise ToolError(
+            f"{request.node}: none of {len(present)} tilt series could be done. {reasons}"
+        )
+    rows: list[Row] = [
+        {**one.global_columns, "rlnTomoTiltSeriesStarFile": one.table} for one in done
+    ]
+    main = job_type.main_output
+    write_table(request.directory / main.file, "global", rows)
+    nodes = [Node(f"{request.job}/{output.file}", output.label) for output in job_type.outputs]
+    write_output_nodes(request.directory, nodes)
+
+
+def _still_good(request: Request, series: dict[str, SeriesInput]) -> set[str]:
+    """Tilt series that are done already, with these parameters and this input."""
+    results = read_results(request.directory)
+    return {
+        name
+        for name, one in series.items()
+        if name in results
+        and results[name].status == "done"
+        and results[name].fingerprint == _fingerprint(request, one)
+        and not missing_outputs(request.project, [results[name]])
+    }
+
+
+def _fingerprint(request: Request, series: SeriesInput) -> str:
+    return fingerprint_of([request.fingerprint, series.fingerprint])
+
+
+def _share(workers: int, job_type: JobType) -> tuple[int, int]:
+    """(tilt series at once, workers for each)."""
+    workers = max(1, workers)
+    return (1, workers) if job_type.parallel_over == "tilts" else (workers, 1)
+
+
+def _describe(
+    request: Request, effective: EffectiveParameters, job_type: JobType, series: list[str]
+) -> dict[str, object]:
+    """The job's record: what runs here, with which parameters, on what."""
+    return {
+        "node": request.node,
+        "job_type": job_type.name,
+        "run": request.run,
+        "fingerprint": request.fingerprint,
+        "tool": effective.job.tool,
+        "parameters": effective.decisive(),
+        "input": request.input_star,
+        "tilt_series": series,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"crboost": __version__, "python": platform.python_version()},
+    }
+
+
+def _fail(request: Request, kind: str, message: str, log: Log) -> int:
+    log(f"{request.job} failed: {message}")
+    write_json(request.directory / FAILURE_FILE, {"kind": kind, "message": message})
+    write_marker(request.directory, Marker.FAILURE)
+    return 1
+
+
+def _with_signals(runner: Runner, work: Callable[[], None]) -> None:
+    """Run `work`; SIGTERM and SIGINT end the tools and come out as InterruptedError."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        threading.Thread(target=runner.stop, daemon=True).start()
+
+    if threading.current_thread() is not threading.main_thread():
+        work()
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        work()
+    except InterruptedError:
+        name = signal.Signals(received[0]).name if received else "a signal"
+        raise InterruptedError(f"stopped by {name}") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

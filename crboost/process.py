@@ -1,0 +1,113 @@
+"""Running one tool command: live output, its last words kept, no orphans."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: How much of a command's error output is kept for the message of its failure.
+TAIL_LINES = 30
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended.
+
+    Attributes:
+        code: exit code; negative: the signal that ended it.
+        tail: the last lines of its error output.
+    """
+
+    code: int
+    tail: tuple[str, ...]
+
+    def describe(self) -> str:
+        """`exit code 3: the last line`, or which signal ended it."""
+        if self.code < 0:
+            how = f"ended by {signal.Signals(-self.code).name}"
+        else:
+            how = f"exit code {self.code}"
+        last = next((line for line in reversed(self.tail) if line.strip()), "")
+        return f"{how}: {last.strip()}" if last else how
+
+
+class Runner:
+    """Runs commands and can stop them all.
+
+    One runner belongs to one driver; commands run in several of its threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str],
+        on_error_line: Callable[[str], object] = sys.stderr.write,
+    ) -> Finished:
+        """Run `argv` in `directory` and wait for it.
+
+        Its standard output goes where ours goes; its error output too, line by line, and the
+        last lines are kept. It dies with us, even if we are killed.
+
+        Raises:
+            FileNotFoundError: there is no such program.
+            InterruptedError: `stop` was called.
+        """
+        with self._lock:
+            if self._stopped:
+                raise InterruptedError("stopped")
+            process = subprocess.Popen(
+                list(argv),
+                cwd=directory,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+            self._running.add(process)
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                on_error_line(line)
+                tail.append(line.rstrip("\n"))
+        code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+            if self._stopped:
+                raise InterruptedError("stopped")
+        return Finished(code, tuple(tail))
+
+    def stop(self) -> None:
+        """End every running command, with its children, and refuse new ones."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                try:
+                    os.killpg(process.pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    continue
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: ask Linux for SIGTERM when the parent is gone."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -1,0 +1,20 @@
+"""Files that come with crboost: templates, deployments, examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crboost.errors import CrboostError
+
+
+def resource_directory(name: str) -> Path:
+    """The directory `qsub`, `deployments` or `examples`, installed or in a checkout.
+
+    Raises:
+        CrboostError: the installation lacks it.
+    """
+    package = Path(__file__).parent
+    for candidate in (package / "resource_files" / name, package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise CrboostError(f"the installation lacks its {name} directory", hint="install crboost again")

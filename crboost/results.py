@@ -1,0 +1,96 @@
+"""`results/<tilt series>.json`: what became of each tilt series in a job directory.
+
+The driver writes one per tilt series, as soon as that series is through; plans, tables and
+pictures read them. The format is in `docs/architecture.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from crboost.errors import FileFormatError
+from crboost.files import read_json, write_json
+from crboost.history import SeriesRecord, SeriesStatus
+
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """One tilt series in one job.
+
+    Attributes:
+        status: done, failed or skipped; `reason` says why, unless done.
+        fingerprint: of the job's parameters and the series' input.
+        input_fingerprint: of the series' input alone.
+        commands: the argv of every tool command.
+        metrics: numbers for people; units in the keys.
+        tilts: one record per tilt image.
+        outputs: project-relative files; when one is gone, the series is not done any more.
+        global_columns, table: the series' row in the global STAR, and its own STAR file
+            (project-relative), for series that go on.
+    """
+
+    tilt_series: str
+    status: SeriesStatus
+    fingerprint: str
+    input_fingerprint: str
+    reason: str | None = None
+    started: str = ""
+    seconds: float = 0.0
+    host: str = ""
+    commands: list[list[str]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    tilts: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    global_columns: dict[str, Any] = field(default_factory=dict)
+    table: str | None = None
+
+    def record(self) -> SeriesRecord:
+        """What the planner needs to know of it."""
+        return SeriesRecord(self.status, self.fingerprint, self.input_fingerprint, self.reason)
+
+
+def result_file(job: Path, tilt_series: str) -> Path:
+    """Where the result of one tilt series is kept."""
+    return job / RESULTS / f"{tilt_series}.json"
+
+
+def write_result(job: Path, result: SeriesResult) -> None:
+    """Write one result, whole or not at all."""
+    write_json(result_file(job, result.tilt_series), asdict(result))
+
+
+def read_result(path: Path) -> SeriesResult:
+    """Read one result.
+
+    Raises:
+        FileFormatError: the file is no such result.
+    """
+    value = read_json(path)
+    known = {one.name for one in fields(SeriesResult)}
+    try:
+        return SeriesResult(**{key: item for key, item in value.items() if key in known})
+    except (TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"not a tilt-series result: {error}") from error
+
+
+def read_results(job: Path) -> dict[str, SeriesResult]:
+    """All results in a job directory, by tilt series, in name order."""
+    found = (read_result(path) for path in sorted((job / RESULTS).glob("*.json")))
+    return {result.tilt_series: result for result in found}
+
+
+def missing_outputs(project: Path, results: Iterable[SeriesResult]) -> list[str]:
+    """Files that done tilt series should have and that are gone, project-relative."""
+    return [
+        output
+        for result in results
+        if result.status == "done"
+        for output in [*result.outputs, *([result.table] if result.table else [])]
+        if not (project / output).exists()
+    ]

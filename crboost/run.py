@@ -1,0 +1,399 @@
+"""One run: an ephemeral RELION scheme in `Schemes/<run>/`, and the state of its jobs.
+
+A run's directory holds all that is needed to repeat or continue it: `scheme.star` (the queue in
+order, ending in EXIT), one `job.star` per job, the frozen parameters, the plan, the driver that
+the jobs call, the schemer's logs, and `record.json` with what happened. Nothing in here is kept
+in memory: every question is answered from files, so any process may be killed at any time.
+"""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import secrets
+import shlex
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from crboost import __version__
+from crboost.catalogue import CATALOGUE
+from crboost.errors import ProjectError
+from crboost.files import read_json, write_json, write_text
+from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
+from crboost.parameters import ProjectParameters, write_parameters
+from crboost.plan import Plan, PlannedJob
+from crboost.project import PARAMETERS_FILE, Project
+from crboost.relion.job import external_job, read_job, write_job
+from crboost.relion.ledger import LEDGER_FILE, Status, read_ledger
+from crboost.relion.markers import Marker, read_marker
+from crboost.relion.nodes import read_output_nodes
+from crboost.relion.scheme import (
+    SCHEMES_DIR,
+    JobMode,
+    SchemeJob,
+    make_linear_scheme,
+    read_scheme,
+    scheme_dir,
+    write_scheme,
+)
+from crboost.relion.schemer.holder import (
+    active_scheme,
+    detached_shell_line,
+    holder_state,
+    start_argv,
+)
+from crboost.relion.schemer.recovery import recover
+from crboost.results import read_results
+from crboost.settings import EngineName
+
+DRIVER = "driver"
+PLAN_FILE = "plan.json"
+RECORD_FILE = "record.json"
+
+Phase = Literal["waiting", "running", "succeeded", "failed", "aborted"]
+FailureKind = Literal[
+    "bad_input",
+    "tool_error",
+    "killed",
+    "out_of_memory",
+    "time_limit",
+    "node_failure",
+    "preempted",
+    "aborted",
+    "schemer",
+    "bug",
+]
+
+#: Failures that another try may mend. The others would fail again.
+RETRYABLE: frozenset[FailureKind] = frozenset(
+    {"killed", "out_of_memory", "time_limit", "node_failure", "preempted"}
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job did not succeed.
+
+    Attributes:
+        message: the job's own words, first line first.
+        log_tail: the end of its error output.
+    """
+
+    kind: FailureKind
+    message: str
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where one job of a run stands.
+
+    Attributes:
+        job: its RELION directory (`External/job003/`), once it has one.
+        done, failed, skipped, total: tilt series.
+    """
+
+    node: str
+    job: str | None
+    phase: Phase
+    failure: Failure | None = None
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    total: int = 0
+
+
+class Run:
+    """A run of a project, new or old."""
+
+    def __init__(self, project: Project, name: str) -> None:
+        self.project = project
+        self.name = name
+
+    # --- making one ------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        project: Project,
+        plan: Plan,
+        parameters: ProjectParameters,
+        *,
+        python: str,
+        now: datetime,
+    ) -> Run:
+        """Generate the scheme of `plan`. Nothing is started.
+
+        Args:
+            python: the interpreter that runs the driver, where the jobs run.
+            now: names the run.
+
+        Raises:
+            ProjectError: the plan is empty.
+        """
+        if plan.is_empty:
+            raise ProjectError("there is nothing to run", hint="everything is up to date")
+        name = f"run_{now:%Y%m%d_%H%M%S}_{secrets.token_hex(2)}"
+        run = cls(project, name)
+        scheme = make_linear_scheme(name, [job.node for job in plan.jobs], JobMode.CONTINUE)
+        for job in plan.jobs:
+            run._write_job(job)
+            if job.continue_of:
+                scheme.jobs[job.node] = SchemeJob(job.continue_of, JobMode.CONTINUE, True)
+        write_parameters(run.directory / PARAMETERS_FILE, parameters)
+        write_json(run.directory / PLAN_FILE, plan.to_dict())
+        driver = run.directory / DRIVER
+        snapshot = f"{SCHEMES_DIR}/{name}/{PARAMETERS_FILE}"
+        command = shlex.join([python, "-m", "crboost", "job", "run", "--snapshot", snapshot])
+        write_text(driver, f'#!/bin/sh\nexec {command} "$@"\n')
+        driver.chmod(0o755)
+        write_json(
+            run.directory / RECORD_FILE,
+            {
+                "run": name,
+                "created": now.isoformat(timespec="seconds"),
+                "user": getpass.getuser(),
+                "host": socket.gethostname(),
+                "versions": {"crboost": __version__, "python": platform.python_version()},
+                "mode": plan.mode,
+                "jobs": [job.node for job in plan.jobs],
+                "events": [],
+            },
+        )
+        # Last: a directory with a scheme.star is a run, anything else is debris.
+        write_scheme(project.directory, scheme)
+        for job in plan.jobs:
+            if job.continue_of:
+                run._reopen(job)
+        return run
+
+    def _write_job(self, job: PlannedJob) -> None:
+        inputs = {
+            given.relion_field: given.path or f"{SCHEMES_DIR}/{self.name}/{given.node}/{given.file}"
+            for given in job.inputs
+        }
+        external = external_job(
+            f"{SCHEMES_DIR}/{self.name}/{DRIVER}",
+            inputs=inputs,
+            parameters={"node": job.node, "fingerprint": job.fingerprint},
+            nr_threads=int(job.resources.get("workers", 1)),
+        )
+        write_job(self.directory / job.node / "job.star", external)
+
+    def _reopen(self, job: PlannedJob) -> None:
+        """Make an existing job run again in place: this run's job.star, no old marker."""
+        assert job.continue_of is not None
+        directory = self.project.directory / job.continue_of
+        renewed = replace(read_job(self.directory / job.node / "job.star"), is_continue=True)
+        write_job(directory / "job.star", renewed)
+        for marker in Marker:
+            (directory / marker).unlink(missing_ok=True)
+
+    # --- finding one -----------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, project: Project, name: str) -> Run:
+        """The run called `name`.
+
+        Raises:
+            ProjectError: there is none.
+        """
+        run = cls(project, name)
+        if not (run.directory / "scheme.star").is_file():
+            raise ProjectError(f"{project.directory} has no run {name}")
+        return run
+
+    @property
+    def directory(self) -> Path:
+        """`Schemes/<run>`, absolute."""
+        return scheme_dir(self.project.directory, self.name)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The queue, in order."""
+        return list(read_scheme(self.project.directory, self.name).jobs)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """`record.json`."""
+        path = self.directory / RECORD_FILE
+        value: dict[str, Any] = read_json(path) if path.is_file() else {}
+        return value
+
+    def retries(self, node: str) -> int:
+        """How often the job may be tried again, as planned."""
+        path = self.directory / PLAN_FILE
+        if path.is_file():
+            for job in read_json(path)["jobs"]:
+                if job["node"] == node:
+                    return int(job["retries"])
+        return 0
+
+    def note(self, event: str, **details: Any) -> None:
+        """Append to the run's record what happened."""
+        record = self.record
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        record.setdefault("events", []).append({"time": now, "event": event, **details})
+        write_json(self.directory / RECORD_FILE, record)
+
+    # --- its state -------------------------------------------------------------------------
+
+    def job_state(self, node: str) -> JobState:
+        """Where one job stands, from scheme, ledger, marker and results."""
+        scheme = read_scheme(self.project.directory, self.name)
+        if node not in scheme.jobs:
+            raise ProjectError(f"the run {self.name} has no job {node}")
+        entry = scheme.jobs[node]
+        if not entry.has_started or entry.current_name == node:
+            return JobState(node, None, "waiting")
+        name = entry.current_name if entry.current_name.endswith("/") else f"{entry.current_name}/"
+        directory = self.project.directory / name
+        record = read_job_file(directory)
+        mine = record.get("run") == self.name
+        counts = self._counts(directory, record) if mine else {}
+        marker = read_marker(directory)
+        if marker is None:
+            process = read_ledger(self.project.directory).process(name)
+            started = process is not None and process.status == Status.RUNNING
+            if started or is_driver_alive(directory):
+                return JobState(node, name, "running", **counts)
+            return JobState(node, name, "waiting", **counts)
+        if marker is Marker.SUCCESS:
+            absent = self._absent_outputs(directory, node)
+            if not absent:
+                return JobState(node, name, "succeeded", **counts)
+            failure = Failure("tool_error", f"{absent[0]} is missing, although the job succeeded")
+        elif marker is Marker.ABORTED:
+            failure = Failure("aborted", f"{name.rstrip('/')} was aborted")
+            return JobState(node, name, "aborted", failure, **counts)
+        else:
+            failure = _failure(directory, name)
+        return JobState(node, name, "failed", failure, **counts)
+
+    def _counts(self, directory: Path, record: dict[str, Any]) -> dict[str, int]:
+        series = set(record.get("tilt_series", []))
+        started = str(record.get("started", ""))
+        counts = {"done": 0, "failed": 0, "skipped": 0, "total": len(series)}
+        for name, result in read_results(directory).items():
+            # A failure from before this start is being tried again.
+            if name in series and (result.status == "done" or result.started >= started):
+                counts[result.status] += 1
+        return counts
+
+    def _absent_outputs(self, directory: Path, node: str) -> list[str]:
+        declared = [one.name for one in read_output_nodes(directory)]
+        job_type = CATALOGUE.get(node.partition("__")[0])
+        expected = [output.file for output in job_type.outputs] if job_type else []
+        relative = directory.relative_to(self.project.directory)
+        names = dict.fromkeys([*declared, *(f"{relative}/{file}" for file in expected)])
+        return [name for name in names if not (self.project.directory / name).exists()]
+
+    def is_over(self) -> bool:
+        """Whether no job of the run will move any more by itself."""
+        if self.schemer_alive():
+            return False
+        return not any(self.job_state(node).phase == "running" for node in self.nodes)
+
+    # --- its schemer -----------------------------------------------------------------------
+
+    def schemer_alive(self) -> bool:
+        """Whether the run's schemer works now."""
+        return holder_state(self.project.directory, self.name).alive
+
+    def start_shell_line(self, engine: EngineName) -> str:
+        """One bash line that starts the schemer detached; it outlives whoever runs the line."""
+        argv = start_argv(self.project.directory, self.name, engine)
+        return detached_shell_line(argv, self.directory / "schemer.out")
+
+    def recover(self) -> list[str]:
+        """Repair what a dead schemer left behind, before it is started again; what was done.
+
+        Does nothing while the schemer lives, or before it has ever been started.
+        """
+        if self.schemer_alive() or not (self.directory / "schemer.pid").exists():
+            return []
+        done = recover(self.project.directory, self.name, is_driver_alive)
+        lines = list(done.log)
+        for line in lines:
+            self.note("recovered", message=line)
+        return lines
+
+    def prepare_retry(self, node: str, failure: Failure, attempt: int) -> str | None:
+        """Change what the policy says and set the scheme back to this job.
+
+        Args:
+            attempt: the number of the coming attempt; the first retry is 2.
+
+        Returns:
+            What was changed, or None if trying again would not help.
+        """
+        if failure.kind not in RETRYABLE or attempt > self.retries(node) + 1:
+            return None
+        state = self.job_state(node)
+        paths = [self.directory / node / "job.star"]
+        if state.job:
+            paths.append(self.project.directory / state.job / "job.star")
+        workers = int(read_job(paths[0]).option("nr_threads") or 1)
+        fewer = max(1, workers // 2)
+        for path in paths:
+            write_job(path, read_job(path).with_options(nr_threads=str(fewer)))
+        scheme = read_scheme(self.project.directory, self.name)
+        scheme.current_node = node
+        write_scheme(self.project.directory, scheme)
+        changed = (
+            f"{workers} -> {fewer} worker processes, to use less memory"
+            if fewer != workers
+            else "nothing to change; the job was stopped from outside"
+        )
+        self.note("retry", node=node, attempt=attempt, failure=failure.kind, changed=changed)
+        return changed
+
+    def watch_paths(self, node: str) -> list[Path]:
+        """Directories in which something happens when the job moves."""
+        paths = [self.project.directory, self.directory]
+        scheme = read_scheme(self.project.directory, self.name)
+        job = self.project.directory / scheme.jobs[node].current_name
+        if scheme.jobs[node].has_started and job.is_dir():
+            paths += [job, job / "results"]
+        return [path for path in paths if path.is_dir()]
+
+
+def active_run(project: Project) -> Run | None:
+    """The run whose schemer works on the project now."""
+    name = active_scheme(project.directory)
+    return Run(project, name) if name else None
+
+
+def runs(project: Project) -> list[Run]:
+    """All runs of a project, oldest first."""
+    found = sorted((project.directory / SCHEMES_DIR).glob("run_*/scheme.star"))
+    return [Run(project, path.parent.name) for path in found]
+
+
+def _failure(directory: Path, name: str) -> Failure:
+    """Why a job with a failure marker failed: the driver's word, else the end of its log."""
+    log = tail(directory / "run.err")
+    said = read_failure(directory)
+    if said is not None:
+        kind, message = said
+        known: Iterable[str] = FailureKind.__args__  # type: ignore[attr-defined]
+        return Failure(kind if kind in known else "tool_error", message, log)  # type: ignore[arg-type]
+    last = log.splitlines()[-1] if log else f"{name.rstrip('/')} failed and said nothing"
+    # The driver always explains itself, unless it was killed.
+    return Failure("killed", last, log)
+
+
+__all__ = [
+    "LEDGER_FILE",
+    "RETRYABLE",
+    "Failure",
+    "FailureKind",
+    "JobState",
+    "Run",
+    "active_run",
+    "runs",
+]

@@ -1,0 +1,33 @@
+"""What each job type does with one tilt series: which input, which commands, which output rows.
+
+This table joins catalogue, builders and translators; the driver walks it.
+"""
+
+from __future__ import annotations
+
+from crboost.errors import ProjectError
+from crboost.stages.base import Context, SeriesInput, Stage, fingerprint_of
+from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
+from crboost.stages.import_movies import ImportMovies
+
+__all__ = ["STAGES", "Context", "SeriesInput", "Stage", "fingerprint_of", "stage_for"]
+
+#: (job type, tool) -> how it is done.
+STAGES: dict[tuple[str, str], Stage] = {
+    ("importmovies", "cpu"): ImportMovies(),
+    ("fsMotionAndCtf", "cpu"): CpuFrames(),
+    ("tsAlignment", "cpu"): CpuAlign(),
+    ("tsReconstruct", "cpu"): CpuReconstruct(),
+}
+
+
+def stage_for(job_type: str, tool: str) -> Stage:
+    """The stage that does `job_type` with `tool`.
+
+    Raises:
+        ProjectError: there is none.
+    """
+    if (job_type, tool) not in STAGES:
+        tools = ", ".join(name for kind, name in STAGES if kind == job_type) or "no tool"
+        raise ProjectError(f"{job_type} cannot be done with {tool}; it can with {tools}")
+    return STAGES[job_type, tool]

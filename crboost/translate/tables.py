@@ -1,0 +1,108 @@
+"""RELION 5's two kinds of tilt-series table, read and written with starfile.
+
+A *global* table (`data_global`) has one row per tilt series; its `rlnTomoTiltSeriesStarFile`
+names that series' own table (`data_<name>`), with one row per tilt image. Rows are plain dicts,
+RELION label to value. Paths in them are relative to the project directory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crboost.errors import FileFormatError
+from crboost.files import write_text
+
+Row = dict[str, Any]
+
+#: Columns that hold names: `01` must stay `01`.
+TEXT_COLUMNS = (
+    "rlnTomoName",
+    "rlnTomoTiltSeriesStarFile",
+    "rlnOpticsGroupName",
+    "rlnMicrographMovieName",
+    "rlnMicrographName",
+    "rlnMicrographNameEven",
+    "rlnMicrographNameOdd",
+    "rlnMicrographMetadata",
+    "rlnCtfPowerSpectrum",
+    "rlnCtfImage",
+    "rlnTomoReconstructedTomogram",
+    "rlnTomoReconstructedTomogramHalf1",
+    "rlnTomoReconstructedTomogramHalf2",
+)
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a STAR file that holds one table.
+
+    Raises:
+        FileFormatError: the file is missing, is no STAR file, or holds no table or several.
+    """
+    import pandas as pd
+    import starfile
+
+    if not path.is_file():
+        raise FileFormatError(path, "no such file")
+    try:
+        blocks = starfile.read(path, always_dict=True, parse_as_string=list(TEXT_COLUMNS))
+    except Exception as error:  # starfile raises whatever its parser stumbles over
+        raise FileFormatError(path, f"not a readable STAR file: {error}") from error
+    if len(blocks) != 1:
+        found = ", ".join(blocks) or "none"
+        raise FileFormatError(path, f"one table expected, found: {found}")
+    (block,) = blocks.values()
+    frame = block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
+
+
+def read_tilt_series(path: Path, project: Path) -> dict[str, tuple[Row, list[Row]]]:
+    """A global table and the tables that it names: tilt series -> (its row, its tilt images).
+
+    Raises:
+        FileFormatError: a file or a column is missing; a tilt series appears twice.
+    """
+    series: dict[str, tuple[Row, list[Row]]] = {}
+    for row in read_table(path):
+        for column in ("rlnTomoName", "rlnTomoTiltSeriesStarFile"):
+            if column not in row:
+                raise FileFormatError(path, f"has no column {column}")
+        name = str(row["rlnTomoName"])
+        if name in series:
+            raise FileFormatError(path, f"names the tilt series {name} twice")
+        series[name] = (row, read_table(project / str(row["rlnTomoTiltSeriesStarFile"])))
+    return series
+
+
+def write_table(path: Path, block: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as one STAR loop, with the columns that any row has, in first-seen order."""
+    write_blocks(path, {block: rows})
+
+
+def write_blocks(
+    path: Path, blocks: Mapping[str, Sequence[Mapping[str, Any]] | Mapping[str, Any]]
+) -> None:
+    """Write several blocks: a list of rows becomes a loop, a mapping a list of values.
+
+    The file appears whole or not at all, and is the same for the same values.
+    """
+    import pandas as pd
+    import starfile
+
+    frames: dict[str, Any] = {}
+    for name, block in blocks.items():
+        if isinstance(block, Mapping):
+            frames[name] = dict(block)
+        else:
+            columns = list(dict.fromkeys(column for row in block for column in row))
+            frames[name] = pd.DataFrame([dict(row) for row in block], columns=columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".star", dir=path.parent) as directory:
+        draft = Path(directory) / "draft.star"
+        starfile.write(frames, draft, float_format="%.6f")
+        text = draft.read_text(encoding="utf-8")
+    # starfile's first line holds the time of writing; RELION's says which version wrote it.
+    _, _, body = text.partition("\n")
+    write_text(path, f"\n# version 50001\n{body}")
