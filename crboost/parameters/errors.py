@@ -76,13 +76,15 @@ def unknown(path: str, known: Iterable[str]) -> Problem:
     siblings = [each for each in every if each.rpartition(".")[0] == head]
     guess = closest(parts[-1], [each.rpartition(".")[2] for each in siblings])
     if guess is None:
-        leaves = {each.rpartition(".")[2]: each for each in every}
-        leaf = closest(parts[-1], leaves)
-        guess = leaves[leaf] if leaf is not None else closest(path, every)
+        leaf = closest(parts[-1], {each.rpartition(".")[2] for each in every})
+        same = [each for each in every if each.rpartition(".")[2] == leaf]
+        guess = same[0] if len(same) == 1 else closest(path, same)
     text = ": no such parameter" + (f"; did you mean {guess}?" if guess else "")
     hint = None
     if guess is None and siblings:
-        hint = f"{head} has " + ", ".join(each.rpartition(".")[2] for each in siblings)
+        hint = f"{head or 'the file'} has " + ", ".join(
+            each.rpartition(".")[2] for each in siblings
+        )
     return Problem(path, text, hint)
 
 
@@ -185,7 +187,10 @@ def _rule(detail: ErrorDetails, facts: FieldFacts | None) -> str:
         return 'must be a date and time with its time zone, like "2026-05-01T10:00:00+00:00"'
     if kind in ("model_type", "dict_type"):
         return "must be a group of parameters, { ... }"
-    return detail["msg"]
+    if kind == "string_too_short":
+        return "must not be empty"
+    # pydantic's own words, in the form of ours.
+    return detail["msg"].replace("Input should", "must").replace("valid string", "text")
 
 
 def _hint(facts: FieldFacts | None) -> str | None:

@@ -83,6 +83,12 @@ PROJECT = ProjectParameters.new("demo", datetime(2026, 5, 1, tzinfo=UTC))
         ("jobs.tsAlignment__1.patch_x", 4, ": tsAlignment__1: no such job"),
         ("pixel_size", 1, ": no such parameter; did you mean microscope.pixel_size_angstrom?"),
         ("xyzzy", 1, ": no such parameter"),
+        (
+            "tsAlignment.rescale_angpix",
+            8,
+            ": no such parameter; did you mean jobs.tsAlignment.rescale_angpixs?",
+        ),
+        ("jobs.tsAlignment.m", 1, ": no such parameter\n"),
     ],
 )
 def test_the_message_names_field_value_bound_and_unit(path: str, value: Any, message: str) -> None:
@@ -90,7 +96,7 @@ def test_the_message_names_field_value_bound_and_unit(path: str, value: Any, mes
         PROJECT.with_values({path: value})
     (problem,) = caught.value.problems
     assert caught.value.message.startswith(path)
-    assert message in caught.value.message
+    assert message in f"{caught.value.message}\n"
     assert problem.path == path
 
 

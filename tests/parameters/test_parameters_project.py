@@ -147,6 +147,27 @@ def test_a_file_of_a_newer_version_is_refused(project: ProjectParameters) -> Non
         ProjectParameters.load({**project.dump(), "schema_version": 2})
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"project_name": ""}, 'project_name = "": must not be empty'),
+        ({"project_name": 3}, "project_name = 3: must be a text"),
+        ({"schema_version": "x"}, 'schema_version = "x": must be 1'),
+        ({"jobs": []}, "jobs = []: must be a group of parameters, { ... }"),
+        ({"jobs": {"tsAlignment": 3}}, "jobs.tsAlignment = 3: must be a group of parameters"),
+        ({"microscope": [1]}, "microscope = [1]: must be a group of parameters"),
+        ({"origins": {"data.mdocs": {"source": "me"}}}, "must be 'default', 'mdoc' or 'user'"),
+    ],
+)
+def test_a_part_of_the_wrong_shape_is_refused(
+    project: ProjectParameters, part: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        ProjectParameters.load({**project.dump(), **part}, where="file.json")
+    assert str(caught.value).startswith("file.json: ")
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("raw", [[], None, "text"])
 def test_a_file_that_is_no_object_is_refused(raw: Any) -> None:
     with pytest.raises(ParameterError, match="must be an object"):
