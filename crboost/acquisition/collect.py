@@ -141,18 +141,10 @@ def collect(
         series.append(one)
         headers += seen
 
-    warnings = [f"{entry.path.name}: skipped: {entry.reason}" for entry in skipped]
+    warnings = _skips(skipped)
+    warnings += _once([warning for one in series for warning in one.acquisition.warnings])
     for one in series:
-        warnings += one.acquisition.warnings
-        warnings += [
-            f"{one.name}: {reason}"
-            for reason in one.completeness.reasons
-            if reason != one.acquisition.incomplete
-        ]
-        if one.acquisition.incomplete:
-            warnings.append(
-                f"{one.acquisition.mdoc_path.name}: incomplete: {one.acquisition.incomplete}"
-            )
+        warnings += _gaps(one)
     warnings += _frame_counts(series, headers)
     warnings += shared_movies(acquisitions)
 
@@ -427,6 +419,39 @@ def _with_movies(
             problems[name] = header.problem
     completeness = assess(acquisition, sizes, problems=problems, expected_tilts=expected_tilts)
     return SessionSeries(acquisition, found, completeness), headers
+
+
+def _skips(skipped: Sequence[SkippedMdoc]) -> list[str]:
+    """One warning per reason: SerialEM writes an mdoc beside each movie."""
+    groups: dict[str, list[str]] = {}
+    for entry in skipped:
+        groups.setdefault(entry.reason, []).append(entry.path.name)
+    return [f"{_few(names)}: skipped: {reason}" for reason, names in groups.items()]
+
+
+def _once(warnings: Sequence[str]) -> list[str]:
+    """Warnings of the form `file: text`, each text once with all of its files."""
+    groups: dict[str, list[str]] = {}
+    for warning in warnings:
+        file, _, text = warning.partition(": ")
+        groups.setdefault(text, []).append(file)
+    return [f"{_few(files)}: {text}" for text, files in groups.items()]
+
+
+def _gaps(series: SessionSeries) -> list[str]:
+    """What one series lacks, in one line each."""
+    found = series.completeness
+    name, total = series.acquisition.mdoc_path.name, len(series.acquisition.tilts)
+    warnings = []
+    if series.acquisition.incomplete:
+        warnings.append(f"{name}: incomplete: {series.acquisition.incomplete}")
+    if found.missing:
+        tilts = [f"{tilt.movie_name} ({tilt.tilt_angle_deg:.1f} deg)" for tilt in found.missing]
+        warnings.append(f"{name}: {len(tilts)} of {total} movies are missing: {_few(tilts)}")
+    if found.broken:
+        told = [f"{movie} ({problem})" for movie, problem in found.broken.items()]
+        warnings.append(f"{name}: {len(told)} of {total} movies cannot be used: {_few(told)}")
+    return warnings
 
 
 def _frame_counts(series: Sequence[SessionSeries], headers: Sequence[MovieFile]) -> list[str]:
