@@ -50,8 +50,7 @@ def _resolution_range(text: str) -> str:
     coarse, fine = _range_of(text, '"coarsest:finest" resolution in Å, like "500:10"')
     if coarse <= fine:
         raise ValueError(
-            "must be the coarsest resolution first, then the finest, in Å: "
-            f'did you mean "{number_text(fine)}:{number_text(coarse)}"?'
+            f"must be the coarsest resolution first, then the finest, in Å{_swapped(fine, coarse)}"
         )
     return f"{number_text(coarse)}:{number_text(fine)}"
 
@@ -60,12 +59,17 @@ def _defocus_range(text: str) -> str:
     low, high = _range_of(text, '"minimum:maximum" defocus in µm, like "1.1:8"')
     if low >= high:
         raise ValueError(
-            "must be the smaller defocus first, then the larger, in µm: "
-            f'did you mean "{number_text(high)}:{number_text(low)}"?'
+            f"must be the smaller defocus first, then the larger, in µm{_swapped(high, low)}"
         )
     if high > 100:
         raise ValueError(f"{number_text(high)} µm is no defocus: the unit is µm, not Å")
     return f"{number_text(low)}:{number_text(high)}"
+
+
+def _swapped(first: float, second: float) -> str:
+    if first == second:
+        return ""
+    return f': did you mean "{number_text(first)}:{number_text(second)}"?'
 
 
 def _range_of(text: str, form: str) -> tuple[float, float]:

@@ -61,6 +61,8 @@ PROJECT = ProjectParameters.new("demo", datetime(2026, 5, 1, tzinfo=UTC))
             ' = "8:1.1": must be the smaller defocus first, then the larger, in µm: '
             'did you mean "1.1:8"?',
         ),
+        ("jobs.fsMotionAndCtf.c_defocus_min_max", "8:8", "must be the smaller defocus first"),
+        ("jobs.fsMotionAndCtf.m_range_min_max", "10:10", "must be the coarsest resolution first"),
         (
             "jobs.fsMotionAndCtf.c_defocus_min_max",
             "11000:80000",

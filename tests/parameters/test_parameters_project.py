@@ -256,6 +256,7 @@ def test_a_whole_group_goes_back_to_its_defaults(project: ProjectParameters) -> 
         ("acquisition.camera_name", "K3 [2]", "K3 [2]"),
         ("acquisition.camera_name", '"none"', "none"),
         ("acquisition.camera_name", "300", "300"),
+        ("acquisition.camera_name", " K3 ", "K3"),
         ("data.movies", "frames/*.eer", ["frames/*.eer"]),
         ("data.movies", '["a/*.tif", "b/*.tif"]', ["a/*.tif", "b/*.tif"]),
         ("data.movies", "[ab]*.eer", ["[ab]*.eer"]),
@@ -326,6 +327,11 @@ def test_a_job_follows_the_project_until_it_says_otherwise(project: ProjectParam
     own = changed.with_values({"jobs.tsReconstruct.rescale_angpixs": 10})
     assert own.effective("tsReconstruct").job_as(TsReconstruct).rescale_angpixs == 10
     assert own.effective("tsAlignment").job_as(TsAlignment).alignment_pixel_size_angstrom == 6.8
+
+
+def test_a_product_has_no_rounding_error(project: ProjectParameters) -> None:
+    changed = project.with_values({PIXEL: 1.1, "acquisition.reconstruction_binning": 3})
+    assert changed.effective("tsReconstruct").job_as(TsReconstruct).rescale_angpixs == 3.3
 
 
 def test_no_value_that_follows_is_left_open_in_an_effective_job(project: ProjectParameters) -> None:
