@@ -17,7 +17,7 @@ class ParameterModel(BaseModel):
         extra="forbid",
         validate_assignment=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=False,
+        defer_build=True,
     )
 
     @field_validator("*", mode="before")
