@@ -1,0 +1,69 @@
+"""The table of a project: one row per tilt series, from `results/*.json`. JSON only, so fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crboost.quality.stages import ProjectLike, StageResults, read_stages
+
+IMPORT, FRAMES, ALIGN, RECONSTRUCT = (
+    "importmovies",
+    "fsMotionAndCtf",
+    "tsAlignment",
+    "tsReconstruct",
+)
+
+
+def series_table(project: ProjectLike) -> list[dict[str, Any]]:
+    """One row per tilt series, in name order; None where a stage has not run.
+
+    Keys: `tilt_series`, `tilts` (that reached the last stage so far), `tilts_total`,
+    `motion_angstrom`, `defocus_um`, `ctf_resolution_angstrom`, `alignment_residual_px`,
+    `tilt_axis_deg`, `beads`, `tomogram` (path, absolute), `problem` (why it got no further).
+    """
+    return table_of(read_stages(project), project.directory)
+
+
+def table_of(stages: Mapping[str, StageResults], directory: Path) -> list[dict[str, Any]]:
+    """The rows of `series_table`. Pure.
+
+    Args:
+        stages: by job type.
+        directory: what project-relative paths are relative to.
+    """
+    names = sorted({name for stage in stages.values() for name in stage.results})
+    return [_row(name, stages, directory) for name in names]
+
+
+def _row(name: str, stages: Mapping[str, StageResults], directory: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    tilts = total = None
+    problem = None
+    for stage in stages.values():
+        result = stage.results.get(name)
+        if result is None:
+            continue
+        if result.status != "done":
+            problem = f"{stage.job_type} {result.status}: {result.reason}"
+            continue
+        problem = None
+        metrics |= result.metrics
+        tilts = result.metrics.get("tilts", tilts)
+        if total is None:
+            total = result.metrics.get("tilts_total")
+    tomogram = metrics.get("tomogram")
+    return {
+        "tilt_series": name,
+        "tilts": tilts,
+        "tilts_total": total,
+        "motion_angstrom": metrics.get("motion_angstrom"),
+        "defocus_um": metrics.get("defocus_um"),
+        "ctf_resolution_angstrom": metrics.get("ctf_resolution_angstrom"),
+        "alignment_residual_px": metrics.get("alignment_residual_px"),
+        "tilt_axis_deg": metrics.get("tilt_axis_deg"),
+        "beads": metrics.get("beads"),
+        "tomogram": str(directory / tomogram) if tomogram else None,
+        "problem": problem,
+    }

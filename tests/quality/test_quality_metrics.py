@@ -1,0 +1,103 @@
+"""The table of a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crboost.history import PastJob
+from crboost.quality import series_table
+from crboost.quality.stages import newest_jobs
+from crboost.quality.summary import headline, markdown, number, table, tilts
+
+if TYPE_CHECKING:
+    from conftest import Files
+
+
+def test_one_row_per_series_with_the_numbers_of_all_stages(project: Files) -> None:
+    first, second = series_table(project)
+    tomogram = str(project.directory / "External/job004/cpu/TS_01/TS_01.mrc")
+    assert first == {
+        "tilt_series": "TS_01",
+        "tilts": 9,
+        "tilts_total": 11,
+        "motion_angstrom": 2.45,
+        "defocus_um": 3.02,
+        "ctf_resolution_angstrom": 11.0,
+        "alignment_residual_px": 0.31,
+        "tilt_axis_deg": 85.02,
+        "beads": 12,
+        "tomogram": tomogram,
+        "problem": None,
+    }
+    assert second["tilts"] == 11
+    assert second["tomogram"] is None
+    assert second["problem"] == "tsAlignment failed: all tilt images are dark"
+
+
+def test_a_project_without_jobs_has_an_empty_table(project: Files) -> None:
+    project.past.clear()
+    assert series_table(project) == []
+
+
+def test_the_newest_succeeded_job_stands_for_its_stage(project: Files) -> None:
+    project.add("tsAlignment", "External/job005/")
+    project.write("tsAlignment", "TS_01", metrics={"alignment_residual_px": 0.12, "tilts": 8})
+    project.add("tsAlignment", "External/job006/", status="Failed")
+    row = series_table(project)[0]
+    assert row["alignment_residual_px"] == 0.12
+    assert row["tilts"] == 9  # the reconstruction's count: the last stage that this series reached
+
+
+def test_newest_jobs_follow_the_catalogue_and_ignore_jobs_that_are_not_ours() -> None:
+    past = [
+        PastJob("External/job010/", "Succeeded", job_type="tsAlignment"),
+        PastJob("External/job009/", "Succeeded", job_type="tsAlignment"),
+        PastJob("Import/job011/", "Succeeded", job_type="importmovies"),
+        PastJob("MotionCorr/job012/", "Succeeded", relion_type="relion.motioncorr.own"),
+        PastJob("External/job013/", "Running", job_type="tsReconstruct"),
+    ]
+    assert {name: job.name for name, job in newest_jobs(past).items()} == {
+        "importmovies": "Import/job011",
+        "tsAlignment": "External/job010",
+    }
+    assert list(newest_jobs(past)) == ["importmovies", "tsAlignment"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "unit", "expected"),
+    [(3.04, 1, "Å", "3.0 Å"), (None, 1, "Å", "-"), (float("nan"), 2, "", "-"), (0, 2, "", "0.00")],
+)
+def test_numbers(value: float | None, digits: int, unit: str, expected: str) -> None:
+    assert number(value, digits, unit) == expected
+
+
+def test_tilts_without_a_total() -> None:
+    assert tilts({"tilts": 3, "tilts_total": None}) == "3"
+    assert tilts({"tilts": None, "tilts_total": 41}) == "-"
+
+
+def test_the_markdown_table_has_as_many_cells_as_headings(project: Files) -> None:
+    headings, cells = table(series_table(project))
+    lines = markdown(series_table(project)).splitlines()
+    assert len(lines) == 2 + len(cells)
+    assert {line.count("|") for line in lines} == {len(headings) + 1}
+    assert "tsAlignment failed: all tilt images are dark" in lines[-1]
+
+
+def test_a_headline_says_only_what_is_known() -> None:
+    assert headline({}) == ""
+    assert headline({"tilts": 9, "tilts_total": 11, "defocus_um": 3.021, "beads": 0}) == (
+        "9 of 11 tilts  ·  defocus 3.02 µm"
+    )
+
+
+def test_nothing_is_written_by_looking(project: Files) -> None:
+    def files() -> list[Path]:
+        return sorted(project.directory.rglob("*"))
+
+    before = files()
+    series_table(project)
+    assert files() == before
