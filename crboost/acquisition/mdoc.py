@@ -324,9 +324,7 @@ def _unfinished(sections: list[Section], finished: bool) -> str | None:
     if missing:
         return f"the last section, {where}, has no {', '.join(missing)} yet"
     if not finished:
-        return (
-            f"the file ends in the middle of a line, in {where}; if it is whole, add a line end"
-        )
+        return f"the file ends in the middle of a line, in {where}; if it is whole, add a line end"
     return None
 
 

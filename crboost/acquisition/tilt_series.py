@@ -162,6 +162,8 @@ def tilt_series_from_mdoc(mdoc: Mdoc) -> TiltSeriesAcquisition:
             cannot be read.
     """
     path = mdoc.path
+    if not mdoc.sections and mdoc.incomplete is not None:
+        raise FileFormatError(path, f"nothing to use yet: {mdoc.incomplete}")
     if mdoc.kind != "tilt series":
         raise FileFormatError(path, _NOT_A_SERIES[mdoc.kind])
     images = mdoc.of_type("ZValue")

@@ -38,10 +38,8 @@ def test_header_titles_sections_and_line_numbers(mdoc_text):
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_line_ends_and_byte_order_mark_change_nothing(mdoc_text, newline, mark):
     text = mdoc_text()
-    if newline == "\r":  # without a final \n a file counts as unfinished
-        text = text[:-1].replace("\n", "\r") + "\n"
-    else:
-        text = text.replace("\n", newline)
+    # The last line keeps a \n: without one a file counts as unfinished.
+    text = text[:-1].replace("\n", newline) + "\n"
     mdoc, plain = parse(mark + text.encode()), parse(mdoc_text())
     assert mdoc.sections == plain.sections
     assert mdoc.header.entries == plain.header.entries
@@ -275,7 +273,7 @@ class TestRealFiles:
         check_every_cut(data, step=max(1, len(data) // 400))
 
     def test_agrees_with_mdocfile(self, real_mdoc):
-        """mdocfile is right about the sections' numbers, and not about paths or FrameSet headers."""
+        """mdocfile is right about the sections' numbers (not about paths and headers)."""
         from mdocfile.data_models import Mdoc as Oracle
 
         oracle = Oracle.from_file(real_mdoc)

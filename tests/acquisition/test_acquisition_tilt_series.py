@@ -353,6 +353,11 @@ class TestProblems:
         assert "Magnification changes" in warning
         assert "42000 (line 14), 64000 (line 30)" in warning
 
+    def test_the_first_image_still_being_written(self, mdoc_text):
+        text = mdoc_text()
+        with pytest.raises(FileFormatError, match=r"nothing to use yet: .*\[ZValue = 0\]"):
+            series(text[: text.index("Magnification")])
+
     def test_incomplete_is_passed_on(self, mdoc_text):
         found = series(mdoc_text(sections={2: {"DateTime": None}}))
         assert found.incomplete is not None
