@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -345,8 +345,12 @@ class Project:
         """
         chosen = parameters or self.parameters()
         nodes = list(dict.fromkeys(jobs or chosen.jobs))
-        wanted = [self._wanted(node, chosen) for node in nodes]
-        made = plan(self.history(), wanted, mode=mode, retry_failed=retry_failed)
+        history = self.history()
+        wanted = {
+            node: self._wanted(node, chosen) for node in dict.fromkeys((*nodes, *chosen.jobs))
+        }
+        made = plan(history, [wanted[node] for node in nodes], mode=mode, retry_failed=retry_failed)
+        made = replace(made, warnings=(*made.warnings, *_left_out(history, wanted, nodes, mode)))
         for planned in made.jobs:
             for given in planned.inputs:
                 if given.reason == "given by the user":
@@ -381,6 +385,27 @@ class Project:
             resources={"workers": str(workers)},
             data=data,
         )
+
+
+def _left_out(
+    history: Sequence[PastJob], wanted: Mapping[str, WantedJob], nodes: Sequence[str], mode: Mode
+) -> list[str]:
+    """A word on earlier jobs that are out of date, but are not part of the run."""
+    last = max(list(CATALOGUE).index(job_type_of(node)) for node in nodes)
+    before = [
+        job
+        for node, job in wanted.items()
+        if node in nodes or list(CATALOGUE).index(job.job_type.name) < last
+    ]
+    try:
+        full = plan(history, before, mode=mode)
+    except PlanError:
+        return []
+    return [
+        f"{job.node} is not part of this run, although it is out of date: {job.reason}"
+        for job in full.jobs
+        if job.node not in nodes
+    ]
 
 
 _STATUS = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from crboost.builders.step import Step
 from crboost.parameters import (
+    DEFAULT_EER_FRAMES_PER_FRACTION,
     EffectiveParameters,
     FsMotionAndCtf,
     TsAlignment,
@@ -54,7 +55,7 @@ def frames(
         "gain_flip_x": acquisition.gain_flip_x,
         "gain_flip_y": acquisition.gain_flip_y,
         "gain_transpose": acquisition.gain_transpose,
-        "eer_frames_per_fraction": acquisition.eer_frames_per_fraction,
+        "eer_frames_per_fraction": _eer_grouping(rows, acquisition.eer_frames_per_fraction),
         "motion_bfactor_a2": job.m_bfac,
         "motion_resolution_angstrom": list(job.motion_resolution_angstrom),
         "ctf_window_px": job.c_window,
@@ -150,6 +151,14 @@ def reconstruct(
         ],
     }
     return _step("reconstruct", python, spec, out, [])
+
+
+def _eer_grouping(rows: Sequence[Row], asked: int | None) -> int | None:
+    """Frames per fraction for EER movies; None for movies whose frames are what they are."""
+    movies = (str(row["rlnMicrographMovieName"]).lower() for row in rows)
+    if not any(movie.endswith(".eer") for movie in movies):
+        return None
+    return asked or DEFAULT_EER_FRAMES_PER_FRACTION
 
 
 def _optics(parameters: EffectiveParameters) -> dict[str, float]:

@@ -17,6 +17,7 @@ from crboost.cpu.ctf import (
     search_range_angstrom,
     window_size,
 )
+from crboost.cpu.ice import ice_ring_density
 from crboost.cpu.io import apply_gain, eer_gain, read_gain, read_movie, write_mrc
 from crboost.cpu.motion import correct_motion, summarise_motion
 from crboost.errors import CrboostError, FileFormatError
@@ -87,6 +88,7 @@ _EMPTY: dict[str, Any] = dict.fromkeys(
         "defocus_angle_deg",
         "ctf_figure_of_merit",
         "ctf_max_resolution_angstrom",
+        "ice_ring_density",
         "ctf_curve",
         "average",
         "even",
@@ -164,6 +166,7 @@ def _ctf_entry(spectrum: Floats, tilt: TiltMovie, settings: FrameSettings) -> di
         "defocus_angle_deg": round(fit.defocus_angle_deg, 2),
         "ctf_figure_of_merit": round(fit.figure_of_merit, 4),
         "ctf_max_resolution_angstrom": round(fit.max_resolution_angstrom, 2),
+        "ice_ring_density": round(ice_ring_density(spectrum, settings.pixel_size_angstrom), 4),
         "ctf_curve": {
             "frequency_per_angstrom": np.round(fit.frequency_per_angstrom, 6).tolist(),
             "power": np.round(fit.power, 5).tolist(),

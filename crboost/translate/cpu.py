@@ -60,6 +60,7 @@ def frames_output(
                 "rlnDefocusAngle": tilt["defocus_angle_deg"],
                 "rlnCtfFigureOfMerit": tilt["ctf_figure_of_merit"],
                 "rlnCtfMaxResolution": tilt["ctf_max_resolution_angstrom"],
+                "rlnCtfIceRingDensity": tilt["ice_ring_density"],
             }
         )
     done = [by_name[tilt_name(row)] for row in output.rows]

@@ -1,0 +1,37 @@
+"""Shared by all tests: nothing phones home, and one small set of example data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+# Two processes on two cores, not two times as many threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_site_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's own settings must not decide how a test ends."""
+    monkeypatch.setenv("CRBOOST_SETTINGS", str(tmp_path / "no-settings.toml"))
+    monkeypatch.delenv("CRBOOST_SCHEMER", raising=False)
+
+
+@pytest.fixture(scope="session")
+def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small tilt series: TS_02 lacks a movie, TS_03 has a dead tilt. Read only."""
+    from crboost.cpu.example_data import make_example_data
+
+    directory = tmp_path_factory.mktemp("example")
+    make_example_data(directory, size_px=256, frames=3, tilt_step_deg=6)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """A tilt-series project that RELION 5.1 itself made (its STAR files only)."""
+    return Path(__file__).parent / "golden" / "relion51"

@@ -1,0 +1,127 @@
+"""A project directory: creation from raw data, links, history from ledger and job directories."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from crboost.errors import ParameterError, ProjectError
+from crboost.project import Created, Project
+
+
+def create(directory: Path, data: Path) -> Created:
+    return Project.create(
+        directory, movies=[str(data / "frames")], mdocs=[str(data / "*.mdoc")], name="demo"
+    )
+
+
+def test_create_links_raw_data_and_fills_parameters_from_mdocs(
+    tmp_path: Path, example_data: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in example_data.rglob("*")}
+    created = create(tmp_path / "P", example_data)
+    project = created.project
+    assert created.tilt_series == ("TS_01", "TS_02", "TS_03")
+    assert any("TS_02" in warning and "missing" in warning for warning in created.warnings)
+    links = sorted((project.directory / "frames").iterdir())
+    assert len(links) == 3 * 21 - 1
+    assert all(
+        link.is_symlink() and link.resolve().parent == example_data / "frames" for link in links
+    )
+    parameters = project.parameters()
+    assert parameters.microscope.pixel_size_angstrom == 4.0
+    origin = parameters.origin("microscope.pixel_size_angstrom")
+    assert origin.source == "mdoc"
+    assert "TS_01.mdoc" in origin.detail
+    assert parameters.acquisition.tilt_axis_degrees == 85.0
+    assert sorted(parameters.data.movies) == [
+        f"{example_data}/frames/*.mrc",
+        f"{example_data}/frames/*.tif",
+    ]
+    assert project.ledger().counter == 1
+    assert {path: path.stat().st_mtime_ns for path in example_data.rglob("*")} == before
+
+
+def test_create_refuses_what_it_cannot_use_and_makes_nothing(
+    tmp_path: Path, example_data: Path
+) -> None:
+    target = tmp_path / "P"
+    with pytest.raises(ProjectError, match=r"no movie fits .*\.eer"):
+        Project.create(target, movies=[str(tmp_path / "*.eer")], mdocs=[str(example_data)])
+    lonely = tmp_path / "notes.mdoc"
+    lonely.write_text("PixelSpacing = 1\n\n[FrameSet = 0]\nTiltAngle = 1\n")
+    with pytest.raises(ProjectError, match=r"none of 1 mdocs is a tilt series"):
+        Project.create(target, movies=[str(example_data / "frames")], mdocs=[str(lonely)])
+    assert not target.exists()
+
+
+def test_a_second_project_in_the_same_place_is_refused(tmp_path: Path, example_data: Path) -> None:
+    create(tmp_path / "P", example_data)
+    with pytest.raises(ProjectError, match="already holds a project"):
+        create(tmp_path / "P", example_data)
+
+
+def test_awkward_names_become_plain_links(tmp_path: Path, example_data: Path) -> None:
+    raw = tmp_path / "my data $HOME 'x'"
+    raw.mkdir()
+    mdoc = (example_data / "TS_01.mdoc").read_text()
+    for movie in sorted((example_data / "frames").glob("TS_01*")):
+        shutil.copy(movie, raw / movie.name.replace("TS_01_", "TS 1 "))
+    (raw / "TS 1.mdoc").write_text(mdoc.replace("TS_01_", "TS 1 "))
+    project = Project.create(
+        tmp_path / "P", movies=[str(raw)], mdocs=[str(raw / "TS 1.mdoc")]
+    ).project
+    assert (project.directory / "mdoc" / "TS_1.mdoc").is_symlink()
+    assert len(list((project.directory / "frames").glob("TS_1_*.tif"))) == 21
+    assert project.plan(["importmovies"]).jobs[0].node == "importmovies"
+
+
+def test_open_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="does not exist"):
+        Project.open(tmp_path / "nowhere")
+    with pytest.raises(ProjectError, match="crboost init"):
+        Project.open(tmp_path)
+
+
+def test_set_values_is_all_or_nothing(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+    with pytest.raises(ParameterError, match=r"at least 0\.5"):
+        project.set_values(
+            {"jobs.tsAlignment.patch_x": "4", "microscope.pixel_size_angstrom": "0.1"}
+        )
+    assert project.parameters().value("jobs.tsAlignment.patch_x") == 0
+    project.set_values({"jobs.tsAlignment.patch_x": "4"})
+    assert project.parameters().value("jobs.tsAlignment.patch_x") == 4
+    assert project.parameters().origin("jobs.tsAlignment.patch_x").source == "user"
+
+
+def test_late_movies_are_linked(tmp_path: Path, example_data: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(example_data, raw)
+    late = next((raw / "frames").glob("TS_01_021*"))
+    late.rename(tmp_path / late.name)
+    project = create(tmp_path / "P", raw).project
+    assert project.link_new_data() == []
+    (tmp_path / late.name).rename(late)
+    assert project.link_new_data() == [late.name]
+    assert project.link_new_data() == []
+
+
+def test_planning_changes_nothing(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+
+    def listing() -> dict[str, int]:
+        return {
+            str(path): path.lstat().st_mtime_ns for path in sorted(project.directory.rglob("*"))
+        }
+
+    before = listing()
+    assert [job.node for job in project.plan().jobs] == [
+        "importmovies",
+        "fsMotionAndCtf",
+        "tsAlignment",
+        "tsReconstruct",
+    ]
+    assert listing() == before
