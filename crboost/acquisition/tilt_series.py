@@ -64,7 +64,7 @@ class TiltAcquisition:
         z_value: the number of its section, which is not the order of acquisition.
         tilt_angle_deg: the stage's nominal tilt.
         movie_name: file name of the movie, without directories.
-        acquired: when the exposure ended, on the microscope's clock.
+        acquired: the time stamp of the exposure, on the microscope's clock.
         dose_e_per_a2: dose of this exposure; None where the mdoc does not tell.
         pre_exposure_e_per_a2: dose before it, 0 for the first; None where it cannot be known.
         nominal_defocus_um: positive is underfocus; None where the mdoc does not tell.

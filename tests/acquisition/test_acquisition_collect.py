@@ -276,6 +276,17 @@ def test_movies_of_two_sizes_and_frame_counts(session, tmp_path):
     assert "TS_01_000_0.0.mrc has 5 frames, NumSubFrames is 8" in text
 
 
+def test_frames_of_tiff_movies_are_counted_once_per_series(tmp_path, mdoc_text):
+    (tmp_path / "TS_01.mdoc").write_text(mdoc_text(extension="tif"))
+    for name in ("TS_01_000_0.0.tif", "TS_01_001_3.0.tif", "TS_01_002_-3.0.tif"):
+        pixels = np.zeros((6, 48, 64), np.uint8)
+        tifffile.imwrite(tmp_path / name, pixels, photometric="minisblack", compression="lzw")
+    found = collect([tmp_path / "TS_01.mdoc"], find_movies([tmp_path]))
+    (warning,) = found.warnings
+    assert "TS_01_000_0.0.tif has 6 frames, NumSubFrames is 8" in warning
+    assert values(found)["acquisition.detector_dimensions_px"] == (64, 48)
+
+
 class TestEer:
     def mdoc(self, mdoc_text, extension):
         text = mdoc_text(extension=extension, header={"ImageSize": "4096 4096"})

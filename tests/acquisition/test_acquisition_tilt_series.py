@@ -364,6 +364,21 @@ class TestProblems:
         assert len(found.tilts) == 2
 
 
+def test_cut_at_every_byte_never_loses_tilts_silently(mdoc_text):
+    """Refused, incomplete, or ending exactly where a tilt ends; and never with other values."""
+    text = mdoc_text()
+    whole = series(text)
+    ends = {text.index(f"[ZValue = {z}]") for z in (1, 2)}
+    for length in range(len(text)):
+        try:
+            cut = series(text[:length])
+        except FileFormatError:
+            continue
+        assert cut.tilts == whole.tilts[: len(cut.tilts)], length
+        if cut.incomplete is None and len(cut.tilts) < len(whole.tilts):
+            assert any(0 <= end - length <= 1 for end in ends), length
+
+
 @pytest.mark.parametrize(
     ("size", "binning", "camera"),
     [
