@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.ndimage as ndimage
 
 from crboost.cpu.arrays import Floats
@@ -17,7 +18,7 @@ from crboost.cpu.io import read_mrc
 from crboost.files import read_json, write_json
 
 #: A bead counts as found where the tomogram is darker than this many of its standard deviations.
-FOUND_SIGMA = 5.0
+FOUND_SIGMA = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Accuracy:
         shift_rms_px, shift_max_px: of the tilts' shifts, after one translation of the specimen.
         beads_found, beads: in the tomogram, of those in the untilted field of view.
         bead_rms_angstrom: of their positions, after one translation.
+        flipped_found: the same as `beads_found` with z upside down; only beads near the middle of
+            the slab may be left, or the hand is wrong.
         bead_contrast_sigma, flipped_contrast_sigma: mean darkness at the beads' places, in
-            standard deviations of the tomogram; the same with z upside down, which tells whether
-            the hand is right.
+            standard deviations of the tomogram; the same with z upside down.
     """
 
     tilt_series: str
@@ -45,6 +47,7 @@ class Accuracy:
     shift_max_px: float
     beads_found: int
     beads: int
+    flipped_found: int
     bead_rms_angstrom: float
     bead_contrast_sigma: float
     flipped_contrast_sigma: float
@@ -66,10 +69,9 @@ def run_chain(
         the directory with `frames/`, `align/` and `reconstruct/`.
     """
     pixel = example.pixel_size_angstrom
-    name = truth["name"]
-    where = directory / name
+    name: str = truth["name"]
+    where: Path = directory / name
     tilts = sorted(truth["tilts"], key=lambda tilt: float(tilt["tilt_angle_deg"]))
-    nominal_um = {"TS_01": 3.0, "TS_02": 3.5, "TS_03": 2.5}.get(name, 3.0)
     common = {"tilt_series": name, "pixel_size_angstrom": pixel}
     frames_spec = {
         **common,
@@ -83,7 +85,7 @@ def run_chain(
                 "movie": str(example.frames_directory / tilt["movie"]),
                 "tilt_angle_deg": tilt["tilt_angle_deg"],
                 "pre_exposure_e_per_a2": tilt["pre_exposure_e_per_a2"],
-                "nominal_defocus_um": nominal_um,
+                "nominal_defocus_um": truth["nominal_defocus_um"],
             }
             for tilt in tilts
         ],
@@ -173,15 +175,11 @@ def measure(truth: dict[str, Any], directory: Path) -> Accuracy:
         shift_max_px=float(np.hypot(*residuals.T).max()),
         beads_found=int(seen.sum()),
         beads=len(beads),
-        bead_rms_angstrom=float(np.sqrt((errors**2).sum(axis=1).mean()) * binning_px(pixel)),
+        flipped_found=int((flipped > FOUND_SIGMA).sum()),
+        bead_rms_angstrom=float(np.sqrt((errors**2).sum(axis=1).mean()) * pixel),
         bead_contrast_sigma=float(contrasts.mean()),
         flipped_contrast_sigma=float(flipped.mean()),
     )
-
-
-def binning_px(pixel: float) -> float:
-    """Angstrom per unbinned pixel; errors are counted in those."""
-    return pixel
 
 
 def alignment_of(tilt: dict[str, Any]) -> TiltAlignment:
@@ -226,30 +224,38 @@ def shift_errors(
 
 
 def find_at(volume: Floats, places_xyz: Floats, radius_px: float) -> tuple[Floats, Floats]:
-    """Darkness near each place, in standard deviations, and where it is darkest (sub-voxel)."""
+    """Darkness of the tomogram at given places.
+
+    Args:
+        volume: [z, y, x].
+        places_xyz: (n, 3) in voxels; at most half a radius from the bead, if there is one.
+        radius_px: of a bead, in voxels.
+
+    Returns:
+        (n,) the darkest value near each place, in standard deviations of the tomogram smoothed to
+        the size of a bead, and (n, 3) the centre of mass (x, y, z) of what is dark there.
+    """
     smooth = -ndimage.gaussian_filter(volume.astype(np.float32), radius_px / 2)
     smooth = (smooth - smooth.mean()) / smooth.std()
-    reach = int(np.ceil(radius_px))
+    near, reach = int(np.ceil(radius_px / 2)), int(np.ceil(radius_px))
+    size = np.array(smooth.shape)
     contrasts, found = [], []
     for place in places_xyz[:, ::-1]:
-        middle = np.rint(place).astype(int)
-        middle = np.clip(middle, 2 * reach, np.array(smooth.shape) - 2 * reach - 1)
-        for _ in range(3):
-            window = tuple(slice(int(m) - reach, int(m) + reach + 1) for m in middle)
-            step = np.unravel_index(int(np.argmax(smooth[window])), smooth[window].shape)
-            moved = np.clip(
-                middle + np.array(step) - reach, reach, np.array(smooth.shape) - reach - 1
-            )
-            if (moved == middle).all():
-                break
-            middle = moved
-        window = tuple(slice(int(m) - reach, int(m) + reach + 1) for m in middle)
-        weight = np.clip(smooth[window] - 0.5 * smooth[tuple(middle)], 0, None)
-        grid = np.indices(weight.shape) - reach
-        centre = middle + (grid * weight).sum(axis=(1, 2, 3)) / max(float(weight.sum()), 1e-9)
-        contrasts.append(float(smooth[tuple(middle)]))
-        found.append(centre[::-1])
+        middle = np.clip(np.rint(place).astype(int), reach + near, size - reach - near - 1)
+        window = _cube(middle, near)
+        step = np.unravel_index(int(np.argmax(smooth[window])), smooth[window].shape)
+        darkest = middle + np.array(step) - near
+        around = smooth[_cube(darkest, reach)]
+        peak = float(smooth[tuple(darkest)])
+        weight = np.clip(around - 0.5 * peak, 0, None)
+        offset = ((np.indices(weight.shape) - reach) * weight).sum(axis=(1, 2, 3))
+        contrasts.append(peak)
+        found.append((darkest + offset / max(float(weight.sum()), 1e-9))[::-1])
     return np.array(contrasts), np.array(found)
+
+
+def _cube(middle: npt.NDArray[np.int_], reach: int) -> tuple[slice, ...]:
+    return tuple(slice(int(one) - reach, int(one) + reach + 1) for one in middle)
 
 
 def _drift_errors(frames: list[dict[str, Any]], tilts: dict[str, Any]) -> Floats:

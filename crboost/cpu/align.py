@@ -7,6 +7,7 @@ specimen's centre lies in the image, counted from the image's centre.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft as sfft
@@ -88,7 +89,7 @@ def coarse_shifts(images: Sequence[Floats], tilts_deg: Sequence[float], axis_deg
     angle = np.deg2rad(axis_deg)
     shifts = np.zeros((len(tilts), 2))
     for branch in (order[start:], order[: start + 1][::-1]):
-        for previous, current in zip(branch[:-1], branch[1:], strict=True):
+        for previous, current in pairwise(branch):
             stretch = float(
                 np.cos(np.deg2rad(tilts[current])) / np.cos(np.deg2rad(tilts[previous]))
             )
@@ -144,7 +145,7 @@ def coarse_alignment(
     images: Sequence[Floats], tilts_deg: Sequence[float], axis_deg: float
 ) -> tuple[Floats, float]:
     """Shifts and tilt axis without beads: both in turn, twice."""
-    shifts = np.zeros((len(images), 2))
+    shifts: Floats = np.zeros((len(images), 2))
     for half_width, step in AXIS_SEARCHES:
         shifts = coarse_shifts(images, tilts_deg, axis_deg)
         axis_deg = refine_axis(images, axis_deg, shifts, half_width, step)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.ndimage as ndimage
 from scipy.optimize import minimize_scalar
 
@@ -24,6 +25,8 @@ MAX_BEADS = 25
 MIN_TILTS_PER_BEAD = 8
 MIN_BEADS = 3
 ROUNDS = 3
+#: Beads whose images come closer than this many radii are not measured in that tilt.
+CROWDED_RADII = 3.0
 REWEIGHTINGS = 4
 AXIS_SEARCH_DEG = 3.0
 
@@ -52,8 +55,8 @@ class BeadAlignment:
 class _Sightings:
     """One row per bead and tilt: which, and where (x, y) from the image's centre."""
 
-    tilt: Floats
-    bead: Floats
+    tilt: npt.NDArray[np.int_]
+    bead: npt.NDArray[np.int_]
     position: Floats
 
 
@@ -81,10 +84,10 @@ def align_on_beads(
     """
     start = shifts
     tilts = np.asarray(tilts_deg, float)
-    beads = np.zeros((0, 3))
-    residuals = np.zeros(0)
-    weights = np.zeros(0)
-    seen = np.zeros(len(tilts), bool)
+    beads: Floats = np.zeros((0, 3))
+    residuals: Floats = np.zeros(0)
+    weights: Floats = np.zeros(0)
+    seen: npt.NDArray[np.bool_] = np.zeros(len(tilts), bool)
     for round_number in range(ROUNDS):
         if round_number < ROUNDS - 1:
             volume = _quick_volume(images, tilts, shifts, axis_deg, thickness_px)
@@ -114,7 +117,7 @@ def align_on_beads(
 def _quick_volume(
     images: Sequence[Floats], tilts: Floats, shifts: Floats, axis_deg: float, thickness_px: int
 ) -> Floats:
-    height, width = images[0].shape
+    width = images[0].shape[1]
     aligned = np.array(
         [
             resample(image, axis_deg, (float(x), float(y)))
@@ -123,8 +126,8 @@ def _quick_volume(
         np.float32,
     )
     projector = Projector(
-        np.arange(width) - width // 2,
-        np.arange(thickness_px) - thickness_px // 2,
+        np.arange(width, dtype=float) - width // 2,
+        np.arange(thickness_px, dtype=float) - thickness_px // 2,
         [float(tilt) for tilt in tilts],
         width,
     )
@@ -146,7 +149,8 @@ def find_beads(volume: Floats, radius_px: float) -> Floats:
     peaks = peaks[heights > 0.35 * np.median(heights[:8])]
     shape = np.array(volume.shape)
     inside = np.all((peaks > radius_px) & (peaks < shape - radius_px - 1), axis=1)
-    return (peaks[inside] - shape // 2)[:, ::-1].astype(float)
+    centres: Floats = (peaks[inside] - shape // 2)[:, ::-1].astype(float)
+    return centres
 
 
 def track_beads(
@@ -167,7 +171,10 @@ def track_beads(
         smooth = ndimage.gaussian_filter(image, radius_px * 0.55)
         sigma = 1.4826 * float(np.median(np.abs(smooth)))
         predicted = _predict(beads, tilts[index], shifts[index], axis_deg)
+        crowded = _crowded(predicted, CROWDED_RADII * radius_px)
         for bead, (x, y) in enumerate(predicted):
+            if crowded[bead]:
+                continue
             place = _centre_of_bead(
                 smooth, x + width // 2, y + height // 2, half, reach_px, radius_px, rows, columns
             )
@@ -178,6 +185,14 @@ def track_beads(
                 found.append((index, bead, x_found - width // 2, y_found - height // 2))
     table = np.array(found).reshape(-1, 4)
     return _Sightings(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2:])
+
+
+def _crowded(places: Floats, distance_px: float) -> npt.NDArray[np.bool_]:
+    """Which places have another one within `distance_px`: two beads there look like one."""
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    crowded: npt.NDArray[np.bool_] = apart.min(axis=1, initial=np.inf) < distance_px
+    return crowded
 
 
 def _predict(beads: Floats, tilt_deg: float, shift: Floats, axis_deg: float) -> Floats:
@@ -246,9 +261,9 @@ def _bundle(
 ) -> tuple[float, Floats, Floats, Floats, Floats]:
     """Axis, beads, shifts, residuals and weights that explain the sightings best."""
     weights = np.ones(len(sightings.tilt))
-    beads = np.zeros((bead_count, 3))
-    shifts = np.zeros((len(tilts), 2))
-    residuals = np.zeros(len(weights))
+    beads: Floats = np.zeros((bead_count, 3))
+    shifts: Floats = np.zeros((len(tilts), 2))
+    residuals: Floats = np.zeros(len(weights))
     for _ in range(REWEIGHTINGS):
         current = weights
 
@@ -307,7 +322,12 @@ def _solve(
 
 
 def _to_origin_of(
-    start: Floats, shifts: Floats, beads: Floats, tilts: Floats, axis_deg: float, seen: Floats
+    start: Floats,
+    shifts: Floats,
+    beads: Floats,
+    tilts: Floats,
+    axis_deg: float,
+    seen: npt.NDArray[np.bool_],
 ) -> tuple[Floats, Floats]:
     """Move beads and shifts together so that the shifts stay as close as can be to the coarse ones.
 

@@ -178,7 +178,7 @@ def fit_ctf(
             f"only {max(0, last - first + 1)} radial bins between {low:g} and {high:g} A with a "
             f"window of {size} px of {pixel_size_angstrom:g} A"
         )
-    bins = np.arange(first, last + 1)
+    bins = np.arange(first, last + 1, dtype=float)
     frequency = bins * step
     amplitude, counts = _polar_average(np.sqrt(spectrum), bins)
     radial = (amplitude * counts).sum(axis=0) / counts.sum(axis=0)

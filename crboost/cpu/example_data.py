@@ -36,14 +36,16 @@ Progress = Callable[[str, int, int], None]
 NOMINAL_TILT_AXIS_DEG = 85.0
 #: The true axis differs from the one in the mdoc, series by series, as at a real microscope.
 TILT_AXIS_ERRORS_DEG = (0.4, -0.6, 0.8)
-NOMINAL_DEFOCUS_UM = (3.0, 3.5, 2.5)
+NOMINAL_DEFOCUS_UM = (3.0, 3.5, 4.0)
 VOLTAGE_KV = 300.0
 SPHERICAL_ABERRATION_MM = 2.7
 AMPLITUDE_CONTRAST = 0.1
 #: rlnTomoHand of the simulated microscope: RELION's default.
 HAND = -1
 BEAD_DIAMETER_NM = 10.0
+#: Of the slab, and at most this share of the field of view, so that beads stay in view.
 THICKNESS_NM = 80.0
+THICKNESS_SHARE = 0.4
 FIRST_EXPOSURE = datetime(2026, 5, 1, 10, 0, 0)
 SECONDS_PER_TILT = 60
 #: Index of the series written as MRC movies; the others are LZW TIFF.
@@ -152,6 +154,7 @@ def make_example_data(
     """
     _check(series, size_px, frames, tilt_range_deg, tilt_step_deg)
     angles = dose_symmetric(tilt_range_deg, tilt_step_deg)
+    thickness_nm = min(THICKNESS_NM, THICKNESS_SHARE * size_px * pixel_size_angstrom / 10)
     (directory / "frames").mkdir(parents=True, exist_ok=True)
     jobs: list[_Job] = []
     cameras: list[Camera] = []
@@ -160,6 +163,7 @@ def make_example_data(
     truths: list[dict[str, Any]] = []
     for index in range(series):
         name = f"TS_{index + 1:02d}"
+        defocus_um = _cycle(NOMINAL_DEFOCUS_UM, index)
         camera = Camera(
             size_px=size_px,
             pixel_size_angstrom=pixel_size_angstrom,
@@ -174,7 +178,7 @@ def make_example_data(
             size_px,
             pixel_size_angstrom,
             beads=12 if size_px >= 384 else 8,
-            thickness_angstrom=THICKNESS_NM * 10,
+            thickness_angstrom=thickness_nm * 10,
             bead_diameter_angstrom=BEAD_DIAMETER_NM * 10,
         )
         missing_deg = _defect(angles, 0.4) if defects and index == MISSING_MOVIE_SERIES else None
@@ -183,7 +187,7 @@ def make_example_data(
             np.random.default_rng([seed, index, 0]),
             angles,
             frames,
-            defocus_um=_cycle(NOMINAL_DEFOCUS_UM, index),
+            defocus_um=defocus_um,
             shift_sigma_px=10.0 * size_px / 512,
             drift_sigma_px=1.0,
             dead_tilt_deg=dead_deg,
@@ -210,8 +214,7 @@ def make_example_data(
         dead = next((m.name for e, m in zip(exposures, movies, strict=True) if e.dead), None)
         mdoc = directory / f"{name}.mdoc"
         described.append(ExampleSeries(name, mdoc, tuple(job.path for job in kept), missing, dead))
-        truths.append(_truth(name, camera, specimen, exposures, movies, missing))
-        defocus_um = _cycle(NOMINAL_DEFOCUS_UM, index)
+        truths.append(_truth(name, camera, specimen, exposures, movies, missing, defocus_um))
         write_bytes(mdoc, _mdoc(name, camera, exposures, movies, defocus_um).encode("latin-1"))
     task = partial(_take_movie, seed=seed, cameras=cameras, specimens=specimens)
     for done, (index, text) in enumerate(run_tasks(task, jobs, workers), start=1):
@@ -229,7 +232,7 @@ def make_example_data(
         amplitude_contrast=AMPLITUDE_CONTRAST,
         dose_per_tilt_e_per_a2=dose_per_tilt_e_per_a2,
         tilt_axis_deg=NOMINAL_TILT_AXIS_DEG,
-        thickness_nm=THICKNESS_NM,
+        thickness_nm=thickness_nm,
     )
 
 
@@ -279,9 +282,11 @@ def _truth(
     exposures: list[Exposure],
     movies: list[Path],
     missing: str | None,
+    nominal_defocus_um: float,
 ) -> dict[str, Any]:
     return {
         "name": name,
+        "nominal_defocus_um": nominal_defocus_um,
         "size_px": camera.size_px,
         "pixel_size_angstrom": camera.pixel_size_angstrom,
         "tilt_axis_deg": camera.tilt_axis_deg,
@@ -329,7 +334,8 @@ def _mdoc(
         "",
         f"[T = SerialEM: Simulated example data, no microscope        {stamp}    ]",
         "",
-        f"[T =     Tilt axis angle = {NOMINAL_TILT_AXIS_DEG:.1f}, binning = 1  spot = 8  camera = 0]",
+        f"[T =     Tilt axis angle = {NOMINAL_TILT_AXIS_DEG:.1f}, binning = 1  spot = 8  "
+        "camera = 0]",
         "",
     ]
     dose = camera.dose_per_tilt_e_per_a2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+import numpy.typing as npt
 import scipy.fft as sfft
 import scipy.ndimage as ndimage
 
@@ -10,7 +13,7 @@ from crboost.cpu.arrays import Complexes, Floats
 
 
 def frequency_grid(shape: tuple[int, int], pixel_size: float = 1.0) -> tuple[Floats, Floats]:
-    """Frequencies (fy, fx) of an `rfft2` of `shape`, in 1/unit of `pixel_size`, ready to broadcast."""
+    """Frequencies (fy, fx) of an `rfft2`, in 1/unit of `pixel_size`, ready to broadcast."""
     fy = sfft.fftfreq(shape[0], pixel_size).astype(np.float32)[:, None]
     fx = sfft.rfftfreq(shape[1], pixel_size).astype(np.float32)[None, :]
     return fy, fx
@@ -21,7 +24,8 @@ def shift_phases(shape: tuple[int, int], shift_yx_px: tuple[float, float]) -> Co
     fy, fx = frequency_grid(shape)
     along_y = np.exp(-2j * np.pi * fy * shift_yx_px[0])
     along_x = np.exp(-2j * np.pi * fx * shift_yx_px[1])
-    return (along_y * along_x).astype(np.complex64)
+    phases: Complexes = (along_y * along_x).astype(np.complex64)
+    return phases
 
 
 def sub_pixel_peak(correlation: Floats) -> tuple[float, float]:
@@ -121,7 +125,7 @@ def resample(
     centre_yx: tuple[float, float] | None = None,
     scale: float = 1.0,
     stretch: float = 1.0,
-    order: int = 1,
+    order: Literal[1, 3] = 1,
     fill: float = 0.0,
 ) -> Floats:
     """Take a tilt image into the frame of the tilt axis: x' across the axis, y' along it.
@@ -137,19 +141,22 @@ def resample(
         centre_yx: of the result, in its pixels; n // 2 by default.
         scale: pixels of the image per pixel of the result.
         stretch: extra scale across the axis, for cosine stretching.
-        order: of the spline; 1 is bilinear.
+        order: of the spline; 1 is bilinear, 3 keeps more of the fine detail.
         fill: value outside the image.
     """
     rows, columns = shape or (image.shape[0], image.shape[1])
     centre = centre_yx or (rows // 2, columns // 2)
     angle = np.deg2rad(z_rot_deg)
     cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos, sin * stretch], [-sin, cos * stretch]]) * scale
+    matrix: npt.NDArray[np.float64] = scale * np.array(
+        [[cos, sin * stretch], [-sin, cos * stretch]]
+    )
     origin = np.array([image.shape[0] // 2 + shift_xy_px[1], image.shape[1] // 2 + shift_xy_px[0]])
+    offset: npt.NDArray[np.float64] = origin - matrix @ np.array(centre, float)
     resampled: Floats = ndimage.affine_transform(
         image,
         matrix,
-        offset=origin - matrix @ np.array(centre, float),
+        offset=offset,
         output_shape=(rows, columns),
         order=order,
         mode="constant",

@@ -61,7 +61,7 @@ def correct_motion(
     images = repair_hot_pixels(frames.astype(np.float32))
     means = images.mean(axis=(1, 2))
     spectra = [sfft.rfft2(image - mean) for image, mean in zip(images, means, strict=True)]
-    shifts = np.zeros((count, 2))
+    shifts: Floats = np.zeros((count, 2))
     if count > 1:
         weight = _weight(shape, pixel_size_angstrom, bfactor_a2, resolution_angstrom)
         shifts = _measure(spectra, shape, weight, MAX_SHIFT_ANGSTROM / pixel_size_angstrom)

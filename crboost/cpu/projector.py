@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft as sfft
 from scipy import sparse
 
@@ -32,9 +33,9 @@ class Projector:
     ) -> None:
         z, x = np.meshgrid(z_px, x_px, indexing="ij")
         voxel = np.arange(z.size, dtype=np.int32)
-        rows: list[Floats] = []
-        columns: list[Floats] = []
-        values: list[Floats] = []
+        rows: list[npt.NDArray[np.int32]] = []
+        columns: list[npt.NDArray[np.int32]] = []
+        values: list[npt.NDArray[np.float32]] = []
         for index, angle in enumerate(np.deg2rad(np.asarray(tilts_deg, float))):
             place = (x * np.cos(angle) + z * np.sin(angle)).ravel() + detector_px // 2
             left = np.floor(place).astype(np.int32)

@@ -9,6 +9,7 @@ ice, each seen through the CTF of its own depth, shifted, and counted with shot 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft as sfft
@@ -121,12 +122,13 @@ def make_specimen(
 ) -> Specimen:
     """Scatter beads and blobs through a slab that fills the field at every tilt."""
     thickness = thickness_angstrom / pixel_size_angstrom
+    apart = max(0.1 * size_px, 2 * bead_diameter_angstrom / pixel_size_angstrom)
     inner: list[Floats] = []
     for _ in range(100000):
         if len(inner) == beads:
             break
         place = rng.uniform(-1, 1, 3) * (0.4 * size_px, 0.4 * size_px, 0.45 * thickness)
-        if all(np.hypot(*(place - other)[:2]) > 0.1 * size_px for other in inner):
+        if all(np.hypot(*(place - other)[:2]) > apart for other in inner):
             inner.append(place)
     outer: list[Floats] = []
     while len(outer) < beads // 2:
@@ -267,7 +269,7 @@ def _image_spectrum(
     depth_of_ice = _slab_depth(size, exposure.tilt_deg, camera.tilt_axis_deg)
     edges = _layer_edges(camera.size_px, exposure.tilt_deg)
     total = np.zeros(squared.shape, np.complex64)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         middle = _middle(low, high)
         local = defocus + camera.hand * pixel * middle
         in_layer = (atoms[:, 2] >= low) & (atoms[:, 2] < high)
@@ -288,7 +290,8 @@ def _slab_depth(size: int, tilt_deg: float, axis_deg: float) -> Floats:
     y, x = np.mgrid[:size, :size] - size // 2
     axis = np.deg2rad(axis_deg)
     across = x * np.cos(axis) + y * np.sin(axis)
-    return -across * np.tan(np.deg2rad(tilt_deg))
+    depth: Floats = -across * np.tan(np.deg2rad(tilt_deg))
+    return depth
 
 
 def _layer_edges(size_px: int, tilt_deg: float) -> Floats:
