@@ -100,6 +100,14 @@ class Scheme:
         """Whether the node is an operator."""
         return node in self.operators
 
+    def value_of(self, variable: str) -> float | bool | str | None:
+        """A variable's value; None when the scheme has no such variable."""
+        if variable in self.strings:
+            return self.strings[variable].value
+        if variable in self.bools:
+            return self.bools[variable].value
+        return self.floats[variable].value if variable in self.floats else None
+
     def next_node(self, node: str | None = None) -> str:
         """The node after `node` (default: the current one), forks decided; `undefined` at the end.
 

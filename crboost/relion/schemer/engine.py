@@ -1,0 +1,153 @@
+"""The two engines that can run a scheme: the walker in this process, and `relion_schemer`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from crboost.errors import CrboostError
+from crboost.relion.schemer import verbs
+from crboost.relion.schemer.walker import Walker, WalkerOptions
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+class Engine(Protocol):
+    """Runs schemes. The exit code says only whether the scheme could be run: 0 also after a job
+    failed or was aborted (as `relion_schemer` does it), 1 when it could not. What became of the
+    jobs stands in the ledger and in their markers.
+    """
+
+    @property
+    def name(self) -> str:
+        """`embedded` or `relion`."""
+        ...
+
+    def argv(self, scheme_name: str) -> list[str]:
+        """What this engine runs, for the record."""
+        ...
+
+    def run(
+        self,
+        project_dir: Path,
+        scheme_name: str,
+        *,
+        on_start: Callable[[int], None] | None = None,
+    ) -> int:
+        """Run the scheme to its end; output goes to this process's stdout and stderr.
+
+        Args:
+            on_start: called with the process id of the engine once it runs.
+        """
+        ...
+
+    def abort(self, project_dir: Path, scheme_name: str) -> None:
+        """Ask the running job, and then the schemer, to stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedEngine:
+    """The walker, in the calling process."""
+
+    options: WalkerOptions = field(default_factory=WalkerOptions)
+
+    @property
+    def name(self) -> str:
+        """`embedded`."""
+        return "embedded"
+
+    def argv(self, scheme_name: str) -> list[str]:
+        """What this engine runs, for the record."""
+        return ["crboost", "schemer", "walk", scheme_name]
+
+    def run(
+        self,
+        project_dir: Path,
+        scheme_name: str,
+        *,
+        on_start: Callable[[int], None] | None = None,
+    ) -> int:
+        """See `Engine`."""
+        if on_start is not None:
+            on_start(os.getpid())
+        try:
+            Walker(project_dir, scheme_name, self.options).run()
+        except CrboostError as error:
+            print(f"ERROR: {error}", file=sys.stderr, flush=True)
+            return 1
+        return 0
+
+    def abort(self, project_dir: Path, scheme_name: str) -> None:
+        """See `Engine`."""
+        verbs.abort(project_dir, scheme_name)
+
+
+@dataclass(frozen=True, slots=True)
+class RelionEngine:
+    """`relion_schemer`, on this machine or in a container.
+
+    Attributes:
+        argv_prefix: what comes before `relion_schemer`, such as `apptainer exec IMAGE`.
+        environ: its whole environment. SBATCH_EXPORT=NONE keeps a container's variables out of
+            submitted jobs; `job.extra_environment` makes it fill XXXextraNXXX.
+    """
+
+    argv_prefix: Sequence[str] = ()
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    program: str = "relion_schemer"
+
+    @property
+    def name(self) -> str:
+        """`relion`."""
+        return "relion"
+
+    def argv(self, scheme_name: str) -> list[str]:
+        """What this engine runs."""
+        verb = ["--scheme", scheme_name, "--run", "--verb", "2"]
+        return [*self.argv_prefix, self.program, *verb]
+
+    def run(
+        self,
+        project_dir: Path,
+        scheme_name: str,
+        *,
+        on_start: Callable[[int], None] | None = None,
+    ) -> int:
+        """See `Engine`."""
+        argv = self.argv(scheme_name)
+        try:
+            process = subprocess.Popen(
+                argv,
+                cwd=project_dir,
+                env=dict(self.environ),
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            print(f"ERROR: cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
+            return 1
+        if on_start is not None:
+            on_start(process.pid)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+    def abort(self, project_dir: Path, scheme_name: str) -> None:
+        """See `Engine`; touches the same files as `relion_schemer --abort`."""
+        verbs.abort(project_dir, scheme_name)
+
+
+def _die_with_parent() -> None:
+    """A schemer without its holder would be a writer that nobody knows of (its jobs go on)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
