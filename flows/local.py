@@ -6,7 +6,7 @@ Uses the Prefect server that `PREFECT_API_URL` names, else starts a private one 
     {"state": "completed" | "up_to_date" | "failed" | "refused" | "interrupted" | "error",
      "message": "...",            one or more lines for a person; the job's own error text first
      "run": "run_..." | null,     the run that was made
-     "attached": "run_..." | null,  a run that was still at work and was followed first
+     "joined": "run_..." | null,    a run that was still at work and was followed first
      "job": "External/job003/" | null,   the job that failed
      "node": "tsAlignment" | null,
      "kind": "tool_error" | ... | null,  the class of the failure
@@ -56,7 +56,7 @@ class Result:
     state: str
     message: str
     run: str | None = None
-    attached: str | None = None
+    joined: str | None = None
     job: str | None = None
     node: str | None = None
     kind: str | None = None
@@ -144,7 +144,16 @@ def _process(
         _enter(server.environment)
         return _run_flow(project, jobs, overrides, mode, began, server=server)
     finally:
+        _flush_logs()
         server.stop()
+
+
+def _flush_logs() -> None:
+    """Hand over the log records that Prefect still holds back, while there is a server."""
+    if "prefect" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler.flush(APILogHandler())
 
 
 def _check_project(project: Path) -> None:
@@ -203,7 +212,7 @@ def _result_of(state: Any) -> Result:
             "up_to_date" if message == UP_TO_DATE else "completed",
             message,
             run=value.run,
-            attached=value.attached,
+            joined=value.joined,
             jobs=value.jobs,
             pictures=value.pictures,
         )

@@ -22,6 +22,7 @@ from flows.tasks.snapshot import snapshot
 if TYPE_CHECKING:
     from crboost.project import Project
     from crboost.run import Run
+    from crboost.settings import EngineName
 
 UP_TO_DATE = "everything is up to date"
 RETRY_DELAY_SECONDS = 1.0
@@ -33,13 +34,13 @@ class Outcome:
 
     Attributes:
         run: the run that was made; None when everything was up to date.
-        attached: a run of this project that was still at work and has been followed first.
+        joined: a run of this project that was still at work and has been followed first.
         jobs: node to RELION job directory, of all jobs that ran or were followed.
         pictures: the summary pictures.
     """
 
     run: str | None
-    attached: str | None
+    joined: str | None
     jobs: Mapping[str, str]
     pictures: Sequence[str]
 
@@ -83,7 +84,7 @@ def process_project(
     except CrboostError as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)
-    if outcome.run is None and outcome.attached is None:
+    if outcome.run is None and outcome.joined is None:
         return Completed(message=UP_TO_DATE, data=outcome)
     names = [name.rstrip("/") for name in outcome.jobs.values()]
     return Completed(message=f"{len(names)} jobs succeeded: {', '.join(names)}", data=outcome)
@@ -96,16 +97,15 @@ def _process(
     mode: Literal["new", "continue"],
 ) -> Outcome:
     from crboost.project import Project
-    from crboost.run import active_run
-    from crboost.settings import Settings
+    from crboost.settings import load_settings
 
     project = Project.open(project_dir)
-    settings = Settings()
+    settings = load_settings()
     finished: dict[str, str] = {}
-    attached = active_run(project)
-    if attached is not None:
-        get_run_logger().info("%s is still at work: following it first", attached.name)
-        _run_jobs(project, attached, attached.nodes, {}, finished)
+    joined = run_at_work(project)
+    if joined is not None:
+        get_run_logger().info("%s is still at work: following it first", joined.name)
+        _run_jobs(project, joined, settings.engine, finished)
     frozen = snapshot(project, parameters)
     plan = resolve(project, jobs, frozen, mode)
     run = None
@@ -113,37 +113,45 @@ def _process(
         get_run_logger().info(UP_TO_DATE)
     else:
         run = generate(project, plan, frozen, settings)
-        _run_jobs(project, run, run.nodes, {job.node: job.retries for job in plan.jobs}, finished)
+        _run_jobs(project, run, settings.engine, finished)
     pictures = report(project)
     return Outcome(
         run=run.name if run else None,
-        attached=attached.name if attached else None,
+        joined=joined.name if joined else None,
         jobs=finished,
         pictures=[str(picture) for picture in pictures],
     )
 
 
-def _run_jobs(
-    project: Project,
-    run: Run,
-    nodes: Sequence[str],
-    retries: Mapping[str, int],
-    finished: dict[str, str],
-) -> None:
+def run_at_work(project: Project) -> Run | None:
+    """The run of this project that must be followed to its end before anything is planned.
+
+    Its schemer is alive; or the schemer was killed, but a job that it started works on.
+    """
+    from crboost.run import Run, active_run
+
+    active = active_run(project)
+    if active is not None:
+        return active
+    names = [past.run for past in project.history() if past.alive and past.run]
+    return Run.open(project, names[-1]) if names else None
+
+
+def _run_jobs(project: Project, run: Run, engine: EngineName, finished: dict[str, str]) -> None:
     """One task per job, in the scheme's order; the first failure ends it.
 
     What the jobs before the failure made is reported all the same.
     """
-    for node in nodes:
-        allowed = retries.get(node, 0)
+    for node in run.nodes:
+        retries = run.retries(node)
         job_task = run_job.with_options(
             name=node,
             task_run_name=node,
-            retries=allowed,
-            retry_delay_seconds=RETRY_DELAY_SECONDS if allowed else 0,
+            retries=retries,
+            retry_delay_seconds=RETRY_DELAY_SECONDS if retries else 0,
         )
         try:
-            state = job_task(run, node, allowed)
+            state = job_task(run, node, engine)
         except JobFailed:
             report(project, return_state=True)
             raise

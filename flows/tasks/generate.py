@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prefect import get_run_logger, task
@@ -22,6 +23,7 @@ def generate(
     """The new run `Schemes/run_<time>_<id>/`, ready to be started."""
     from crboost.run import Run
 
-    run = Run.create(project, plan, parameters, settings)
+    now = datetime.now().astimezone()
+    run = Run.create(project, plan, parameters, python=settings.python, now=now)
     get_run_logger().info("%s: %s", run.name, ", ".join(run.nodes))
     return run

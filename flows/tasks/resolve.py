@@ -30,6 +30,8 @@ def resolve(
         PlanError: an input cannot be resolved; nothing has been started.
     """
     log = get_run_logger()
+    for line in project.reconcile():
+        log.info("%s: ended while nobody was watching", line)
     plan = project.plan(jobs, parameters, mode)
     create_markdown_artifact(
         plan.to_markdown(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -25,14 +25,16 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import task_run
 from prefect_shell import ShellOperation
 
+from crboost.relion.schemer.recovery import Action
 from flows.tasks.follow import FileTail, pause_seconds
 from flows.tasks.keys import artifact_key
 from flows.tasks.waker import Waker
 
 if TYPE_CHECKING:
     from crboost.run import Failure, JobState, Run
+    from crboost.settings import EngineName
 
-type_of_log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 POLL_SECONDS = 1.0
 START_TIMEOUT_SECONDS = 60.0
@@ -130,38 +132,37 @@ def worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> b
     retry_condition_fn=worth_retrying,
     description="Start or join one RELION job, follow it to its end, decide by its files.",
 )
-def run_job(run: Run, node: str, retries: int = 0) -> JobState:
+def run_job(run: Run, node: str, engine: EngineName) -> JobState:
     """Bring one job of a run to its end and return its final state.
 
     Args:
-        run: the run, generated or attached to.
+        run: the run, generated or joined.
         node: which of its jobs.
-        retries: how many attempts the retry policy may add (the task's own `retries`).
+        engine: who walks the scheme when no schemer is at work.
 
     Raises:
         JobFailed: the job failed, was aborted, or no schemer could be kept alive for it.
     """
     log = get_run_logger()
     attempt = max(1, int(task_run.run_count or 1))
-    state = follow_job(run, node, attempt=attempt, log=log, progress=Progress(run, node))
+    progress = Progress(run, node)
+    state = follow_job(run, node, engine, attempt=attempt, log=log, progress=progress)
     if state.phase == "succeeded":
         return state
-    failure = state.failure
-    if failure is None:
-        failure = _unexplained(state)
-    changed = None
-    if attempt <= retries:
-        changed = run.prepare_retry(node, failure, attempt)
-        log.info("Attempt %d of %s: %s", attempt + 1, node, changed or "not worth it")
+    failure = state.failure or _unexplained(state)
+    changed = run.prepare_retry(node, failure, attempt + 1)
+    if changed is not None:
+        log.warning("%s: attempt %d follows: %s", node, attempt + 1, changed)
     raise JobFailed(failure, node=node, run_name=run.name, job=state.job, changed=changed)
 
 
 def follow_job(
     run: Run,
     node: str,
+    engine: EngineName,
     *,
     attempt: int,
-    log: type_of_log,
+    log: Log,
     progress: Callable[[JobState], None],
 ) -> JobState:
     """Follow one job to its end, keeping a schemer alive for it; returns the final state."""
@@ -202,44 +203,78 @@ def follow_job(
                 logs.send(final=True)
                 return _without_schemer(run, state, restarts)
             if step == "start":
-                if restarts:
-                    log.warning("The schemer of %s is gone: starting it again", run.name)
-                for line in run.recover():
-                    log.info(line)
-                start_schemer(run, log)
-                restarts += 1
-                started = True
-                continue
+                recovery = recover(run, log)
+                if recovery in (Action.FAIL, Action.ADVANCE):
+                    continue  # the job has an end now: look again
+                if recovery not in (Action.HELD, Action.WAIT):
+                    if restarts:
+                        log.warning("The schemer of %s is gone: starting it again", run.name)
+                        time.sleep(min(10.0, restarts))
+                    started = start_schemer(run, engine, log) or started
+                    restarts += 1
+                    continue
             if logs.due(time.monotonic() - began):
                 logs.send()
             waker.wait(POLL_SECONDS)
 
 
-def start_schemer(run: Run, log: type_of_log) -> None:
-    """Start the run's detached holder through prefect-shell and wait until it has the lock.
+def start_schemer(run: Run, engine: EngineName, log: Log) -> bool:
+    """Start the run's detached holder through prefect-shell and wait until it holds the project.
 
     The shell ends at once; the holder is in a session of its own, so that neither closing
     the operation nor killing this process reaches it.
+
+    Returns:
+        Whether it got to work (it may have ended already). If not, the schemer's log says why.
     """
     operation = ShellOperation(
-        commands=["exec 2>&1", "set -euo pipefail", run.start_shell_line()],
+        commands=["exec 2>&1", "set -euo pipefail", run.start_shell_line(engine)],
         working_dir=run.project.directory,
-        stream_output=True,
-        log_prefix=None,
+        stream_output=False,
     )
     with operation:
         process = operation.trigger()
         process.wait_for_completion()
-        code = process.return_code
-    if code:
-        log.warning("The shell that starts the schemer ended with exit code %s", code)
-        return
+        code, printed = process.return_code, process.fetch_result()
+        if code or not printed or not printed[-1].strip().isdigit():
+            log.warning("The schemer was not started (%s): %s", code, " ".join(printed))
+            return False
+        # Closing the operation ends the shell's process group, in which the holder still is
+        # until it has made its own session: stay until it has the lock.
+        return _wait_for_holder(run, int(printed[-1]), log)
+
+
+def _wait_for_holder(run: Run, pid: int, log: Log) -> bool:
+    """Wait until the process holds the project, or has gone; whether it ever did."""
+    from crboost.relion.schemer.holder import holder_state
+
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        if run.schemer_alive() or run.schemer_ended():
-            return
+        gone = not Path(f"/proc/{pid}").exists()
+        state = holder_state(run.project.directory, run.name)
+        if state.pid == pid and (state.alive or gone):
+            return True
+        if gone:
+            # Refused: another flow's schemer for this run was quicker, or it could not start.
+            return run.schemer_alive()
         time.sleep(0.05)
     log.warning("The schemer did not take the project's lock in %g s", START_TIMEOUT_SECONDS)
+    return False
+
+
+def recover(run: Run, log: Log) -> Action | None:
+    """Repair what a dead schemer left; what was found, None when none has ever been started."""
+    from crboost.job_directory import is_driver_alive
+    from crboost.relion.schemer.holder import PID_FILE
+    from crboost.relion.schemer.recovery import recover as recover_scheme
+
+    if not (run.directory / PID_FILE).exists():
+        return None
+    recovery = recover_scheme(run.project.directory, run.name, is_driver_alive)
+    for message in recovery.messages:
+        log.warning("%s", message)
+        run.note("recovered", message=message)
+    return recovery.action
 
 
 class Progress:
@@ -291,7 +326,7 @@ def progress_text(node: str, state: JobState) -> tuple[float, str]:
 class _JobLogs:
     """The job's run.out and run.err, sent as bounded records."""
 
-    def __init__(self, project: Path, log: type_of_log, *, skip_present: bool) -> None:
+    def __init__(self, project: Path, log: Log, *, skip_present: bool) -> None:
         self._project = project
         self._log = log
         self._skip_present = skip_present
@@ -343,15 +378,34 @@ def _unexplained(state: JobState) -> Failure:
 
 def _without_schemer(run: Run, state: JobState, restarts: int) -> JobState:
     """The state of a job for which no schemer could be kept alive."""
-    from dataclasses import replace
-
     from crboost.run import Failure
 
-    words = run.schemer_error()
+    words = schemer_words(run)
     message = words or "The schemer ended before the job did and left no message."
     failure = Failure(
         kind="schemer",
-        message=f"{message}\nStarted {restarts} times; its log is {run.directory}/schemer.err",
+        message=f"{message}\nStarted {restarts} times; its log: {run.directory}/schemer.err",
         log_tail=words,
     )
     return replace(state, phase="failed", failure=failure)
+
+
+def schemer_words(run: Run) -> str:
+    """The message that the run's schemer ended with; else the last one in its logs."""
+    from crboost.job_directory import tail
+    from crboost.relion.schemer.holder import ERR_FILE, OUT_FILE, holder_state
+
+    error = holder_state(run.project.directory, run.name).error
+    if error:
+        return error.strip()
+    logs = (last_message(tail(run.directory / name, lines=8)) for name in (ERR_FILE, OUT_FILE))
+    return next((text for text in logs if text), "")
+
+
+def last_message(log: str) -> str:
+    """The last message of a log: its last line, with the hint or detail lines that follow it."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    start = len(lines) - 1
+    while start > 0 and (lines[start][0].isspace() or lines[start].startswith("->")):
+        start -= 1
+    return "\n".join(lines[max(0, start) :]).strip()

@@ -9,6 +9,7 @@ from flows.tasks.run_job import (
     SCHEMER_RESTARTS,
     Sight,
     failure_text,
+    last_message,
     next_step,
 )
 
@@ -60,3 +61,17 @@ def test_a_silent_failure_still_says_which_job() -> None:
         "The job gave no reason.",
         "tsAlignment failed: out of memory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("", ""),
+        ("one\ntwo\n", "two"),
+        ("starting\njob.star:3: no value\n  -> give one\n", "job.star:3: no value\n  -> give one"),
+        ("job.star: damaged\n-> look at it\n\n", "job.star: damaged\n-> look at it"),
+        ("   only this", "only this"),
+    ],
+)
+def test_the_last_message_of_a_log_keeps_its_hint(log: str, message: str) -> None:
+    assert last_message(log) == message

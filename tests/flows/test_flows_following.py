@@ -1,0 +1,174 @@
+"""Following jobs of the real embedded schemer; the jobs are shell scripts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crboost.plan import Plan, PlannedJob
+from crboost.run import JobState, Run, active_run
+from flows.tasks.run_job import follow_job, start_schemer
+
+LOG = logging.getLogger("test.following")
+
+SUCCEED = "touch $job/RELION_JOB_EXIT_SUCCESS; exit 0\n"
+Eventually = Callable[..., None]
+
+
+def make_run(bench: Any, *nodes: str) -> Run:
+    jobs = tuple(
+        PlannedJob(
+            node=node,
+            job_type=node,
+            fingerprint="f",
+            reason="test",
+            inputs=(),
+            command=(),
+            resources={"workers": "4"},
+            continue_of=None,
+            retries=1,
+        )
+        for node in nodes
+    )
+    return Run.create(
+        bench.project,
+        Plan(jobs, ()),
+        bench.project.parameters(),
+        python=str(bench.interpreter),
+        now=datetime.now().astimezone(),
+    )
+
+
+def follow(run: Run, node: str, attempt: int = 1) -> JobState:
+    return follow_job(run, node, "embedded", attempt=attempt, log=LOG, progress=lambda state: None)
+
+
+def test_jobs_are_started_once_and_followed_one_by_one(
+    bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for node in ("first", "second"):
+        bench.behave(node, f"seq 1000; echo 'a warning of {node}' >&2\n{SUCCEED}")
+    run = make_run(bench, "first", "second")
+    first = follow(run, "first")
+    second = follow(run, "second")
+    assert (first.phase, second.phase) == ("succeeded", "succeeded")
+    assert bench.starts() == ["first", "second"]
+    out = [r.getMessage() for r in caplog.records if "lines left out" in r.getMessage()]
+    assert len(out) == 2
+    assert out[0].startswith("1\n2\n")
+    assert "976 lines left out, see External/job001/run.out" in out[0]
+    assert out[0].endswith("\n1000")
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "a warning of first" in warnings
+
+
+def test_a_finished_job_is_taken_as_it_is(bench: Any) -> None:
+    bench.behave("only", SUCCEED)
+    run = make_run(bench, "only")
+    follow(run, "only")
+    assert follow(Run.open(bench.project, run.name), "only").phase == "succeeded"
+    assert bench.starts() == ["only"]
+
+
+def test_a_running_job_is_joined_not_started(bench: Any, eventually: Eventually) -> None:
+    bench.behave("slow", f"echo working\nsleep 3\n{SUCCEED}")
+    run = make_run(bench, "slow")
+    start_schemer(run, "embedded", LOG)
+    eventually(lambda: run.job_state("slow").phase == "running")
+    joined = active_run(bench.project)
+    assert joined is not None
+    assert joined.name == run.name
+    assert follow(joined, "slow").phase == "succeeded"
+    assert bench.starts() == ["slow"]
+
+
+def test_a_failure_is_told_in_the_jobs_own_words(bench: Any) -> None:
+    bench.behave(
+        "bad",
+        'echo \'{"kind": "bad_input", "message": "TS_01.mdoc: line 7: no TiltAngle"}\''
+        " > $job/failure.json\ntouch $job/RELION_JOB_EXIT_FAILURE\nexit 1\n",
+    )
+    run = make_run(bench, "bad", "after")
+    state = follow(run, "bad")
+    assert state.phase == "failed"
+    assert state.failure is not None
+    assert state.failure.kind == "bad_input"
+    assert state.failure.message == "TS_01.mdoc: line 7: no TiltAngle"
+    assert not run.schemer_alive()
+    assert run.prepare_retry("bad", state.failure, 2) is None
+    assert bench.starts() == ["bad"]
+
+
+def test_a_retry_runs_in_the_same_folder_and_is_judged_by_itself(
+    bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench.behave(
+        "greedy",
+        "echo attempt $(grep -c greedy starts.txt)\n"
+        "if [ $(grep -c greedy starts.txt) = 1 ]; then\n"
+        '  echo \'{"kind": "out_of_memory", "message": "no memory"}\' > $job/failure.json\n'
+        "  touch $job/RELION_JOB_EXIT_FAILURE; exit 1\n"
+        f"fi\nrm -f $job/RELION_JOB_EXIT_FAILURE\n{SUCCEED}",
+    )
+    run = make_run(bench, "greedy")
+    first = follow(run, "greedy")
+    assert first.failure is not None
+    assert run.prepare_retry("greedy", first.failure, 2) is not None
+    caplog.clear()
+    second = follow(run, "greedy", attempt=2)
+    assert second.phase == "succeeded"
+    assert second.job == first.job
+    assert bench.starts() == ["greedy", "greedy"]
+    told = [record.getMessage() for record in caplog.records]
+    assert "attempt 2" in told
+    assert not [text for text in told if "attempt 1" in text]
+
+
+def test_a_killed_schemer_is_replaced_and_its_job_not_started_again(
+    bench: Any, eventually: Eventually
+) -> None:
+    bench.behave("slow", f"sleep 4\n{SUCCEED}")
+    bench.behave("next", SUCCEED)
+    run = make_run(bench, "slow", "next")
+    start_schemer(run, "embedded", LOG)
+    eventually(lambda: bench.starts() == ["slow"])
+    os.kill(pid_of_schemer(run), signal.SIGKILL)
+    eventually(lambda: not run.schemer_alive())
+    assert follow(run, "slow").phase == "succeeded"
+    assert follow(run, "next").phase == "succeeded"
+    assert bench.starts() == ["slow", "next"]
+
+
+def pid_of_schemer(run: Run) -> int:
+    import json
+
+    text = (run.directory / "schemer.pid").read_text()
+    return int(json.loads(text)["pid"])
+
+
+def test_a_schemer_that_cannot_work_is_not_started_for_ever(bench: Any) -> None:
+    run = make_run(bench, "only")
+    (run.directory / "only" / "job.star").write_text("this is not a STAR file\n")
+    state = follow(run, "only")
+    assert state.phase == "failed"
+    assert state.failure is not None
+    assert state.failure.kind == "schemer"
+    assert "job.star" in state.failure.message.splitlines()[0]
+    assert bench.starts() == []
+
+
+def test_the_schemer_outlives_the_shell_that_started_it(bench: Any, tmp_path: Path) -> None:
+    bench.behave("slow", f"sleep 3\n{SUCCEED}")
+    run = make_run(bench, "slow")
+    start_schemer(run, "embedded", LOG)
+    assert os.getsid(pid_of_schemer(run)) != os.getsid(0)
+    assert follow(run, "slow").phase == "succeeded"
