@@ -21,14 +21,14 @@ from crboost.cpu.fourier import frequency_grid, shift_phases
 from crboost.cpu.geometry import TiltAlignment, specimen_rotation
 
 #: Scatterers per blob, and the shape of a blob: a barrel, in Angstrom.
-ATOMS_PER_BLOB = 120
+ATOMS_PER_BLOB = 300
 BARREL_RADIUS_ANGSTROM = 55.0
 BARREL_WALL_ANGSTROM = 8.0
 BARREL_HALF_HEIGHT_ANGSTROM = 60.0
 #: Blobs per (100 nm)^2 of the slab's face.
-BLOBS_PER_100_NM_SQUARED = 50.0
+BLOBS_PER_100_NM_SQUARED = 35.0
 ATOM_SIGMA_ANGSTROM = 5.0
-ATOM_CONTRAST = 0.44
+ATOM_CONTRAST = 0.5
 ICE_CONTRAST = 0.12
 GOLD_CONTRAST = 0.8
 #: Gold absorbs; its amplitude contrast is far above protein's.
@@ -258,30 +258,29 @@ def _image_spectrum(
     dose = exposure.order * camera.dose_per_tilt_e_per_a2
     envelope = np.exp(-(BFACTOR_A2 + BFACTOR_PER_DOSE_A2 * dose) * squared / 4)
     atom_shape = np.exp(-2 * np.pi**2 * ATOM_SIGMA_ANGSTROM**2 * squared)
-    gold = Optics(
-        camera.optics.voltage_kv,
-        camera.optics.spherical_aberration_mm,
-        GOLD_AMPLITUDE_CONTRAST,
-    )
+    # -sin(chi + turn of the layer's depth) for every layer, without another sine: exp(i chi) times
+    # a phase factor. Gold differs from protein by a constant phase only.
+    transfer = np.exp(1j * phase(squared, defocus, camera.optics)).astype(np.complex64)
+    transfer *= -envelope
+    golden_turn = np.arcsin(GOLD_AMPLITUDE_CONTRAST) - np.arcsin(camera.optics.amplitude_contrast)
+    per_pixel = np.pi * camera.optics.wavelength_angstrom * camera.hand * pixel * squared
     ice = rng.standard_normal((size, size), dtype=np.float32) * (
         ICE_CONTRAST / np.sqrt(np.cos(np.deg2rad(exposure.tilt_deg)))
     )
     depth_of_ice = _slab_depth(size, exposure.tilt_deg, camera.tilt_axis_deg)
+    sphere = _sphere(size, pixel, specimen.bead_radius_angstrom)
     edges = _layer_edges(camera.size_px, exposure.tilt_deg)
     total = np.zeros(squared.shape, np.complex64)
     for low, high in pairwise(edges):
-        middle = _middle(low, high)
-        local = defocus + camera.hand * pixel * middle
+        local = transfer * np.exp(1j * (per_pixel * _middle(low, high))).astype(np.complex64)
         in_layer = (atoms[:, 2] >= low) & (atoms[:, 2] < high)
         scatterers = sfft.rfft2(_scatter(atoms[in_layer, :2], size)) * (atom_shape * ATOM_CONTRAST)
         frozen = sfft.rfft2(np.where((depth_of_ice >= low) & (depth_of_ice < high), ice, 0))
-        transfer = -np.sin(phase(squared, local, camera.optics)) * envelope
-        total += (scatterers + frozen) * transfer
+        total += (scatterers + frozen) * local.imag
         golden = beads[(beads[:, 2] >= low) & (beads[:, 2] < high), :2]
         if len(golden):
-            transfer = -np.sin(phase(squared, local, gold)) * envelope
-            spheres = _spheres(golden, size, pixel, specimen.bead_radius_angstrom)
-            total += spheres * transfer
+            local *= np.complex64(np.exp(1j * golden_turn))
+            total += _places(golden, size) * (sphere * local.imag)
     return total
 
 
@@ -316,31 +315,32 @@ def _scatter(points_xy: Floats, size: int) -> Floats:
     """Points onto a grid with its centre at size // 2, each shared among its four neighbours."""
     place = points_xy + size // 2
     corner = np.floor(place).astype(int)
-    fraction = place - corner
     inside = ((corner >= 0) & (corner < size - 1)).all(axis=1)
-    corner, fraction = corner[inside], fraction[inside]
-    image = np.zeros(size * size)
-    for x in (0, 1):
-        for y in (0, 1):
-            weight_x = fraction[:, 0] if x else 1 - fraction[:, 0]
-            weight_y = fraction[:, 1] if y else 1 - fraction[:, 1]
-            index = (corner[:, 1] + y) * size + corner[:, 0] + x
-            image += np.bincount(index, weight_x * weight_y, size * size)
+    corner = corner[inside]
+    right, up = (place[inside] - corner).T
+    index = corner[:, 1] * size + corner[:, 0]
+    indices = np.concatenate([index, index + 1, index + size, index + size + 1])
+    weights = np.concatenate(
+        [(1 - right) * (1 - up), right * (1 - up), (1 - right) * up, right * up]
+    )
+    image = np.bincount(indices, weights, size * size)
     return image.reshape(size, size).astype(np.float32)
 
 
-def _spheres(centres_xy_px: Floats, size: int, pixel: float, radius: float) -> Complexes:
-    """`rfft2` of projected spheres: the analytic form factor, with a phase ramp per sphere."""
+def _sphere(size: int, pixel: float, radius: float) -> Floats:
+    """`rfft2` of a projected sphere of gold at the origin (its analytic form factor)."""
     fy, fx = frequency_grid((size, size), pixel)
     q = 2 * np.pi * radius * np.maximum(np.sqrt(fx**2 + fy**2), 1e-9)
-    form = 3 * (np.sin(q) - q * np.cos(q)) / q**3
-    form = np.where(q < 1e-3, 1.0, form)
-    total = np.zeros((size, size // 2 + 1), np.complex64)
-    half = 0.5 * size
-    for x, y in centres_xy_px:
-        if max(abs(x), abs(y)) < half:
-            total += shift_phases((size, size), (y + size // 2, x + size // 2))
+    form = np.where(q < 1e-2, 1.0, 3 * (np.sin(q) - q * np.cos(q)) / q**3)
     # Mean contrast GOLD_CONTRAST through the middle of the sphere.
-    volume = 4 / 3 * np.pi * radius**3 / pixel**2 / (2 * radius) * GOLD_CONTRAST
-    spheres: Complexes = total * (form * volume)
-    return spheres
+    sphere: Floats = form * (4 / 3 * np.pi * radius**3 / pixel**2 / (2 * radius) * GOLD_CONTRAST)
+    return sphere
+
+
+def _places(centres_xy_px: Floats, size: int) -> Complexes:
+    """Sum of the phase ramps that put the origin at each of the places inside the field."""
+    total = np.zeros((size, size // 2 + 1), np.complex64)
+    for x, y in centres_xy_px:
+        if max(abs(x), abs(y)) < 0.5 * size:
+            total += shift_phases((size, size), (float(y) + size // 2, float(x) + size // 2))
+    return total
