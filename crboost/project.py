@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from crboost.catalogue import CATALOGUE
-from crboost.errors import PlanError, ProjectError
+from crboost.errors import ParameterError, PlanError, ProjectError
+from crboost.failure import classify
 from crboost.files import write_text
 from crboost.history import PastJob
 from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
@@ -33,7 +34,6 @@ from crboost.relion.ledger import (
     Process,
     Status,
     read_ledger,
-    update_ledger,
     write_ledger,
 )
 from crboost.relion.markers import Marker, read_marker
@@ -147,11 +147,13 @@ class Project:
         )
         warnings = [*session.warnings]
         for found in session.findings:
+            if found.path == "acquisition.gain_reference_path":
+                continue  # it follows data.gain_reference
             try:
                 parameters = parameters.with_values(
                     {found.path: found.value}, source="mdoc", detail=found.detail
                 )
-            except Exception as error:  # one odd mdoc value must not stop the import
+            except ParameterError as error:  # one odd mdoc value must not stop the import
                 warnings.append(f"{found.detail}: not taken: {error}")
         warnings += parameters.warnings()
         project = cls(directory)
@@ -271,25 +273,17 @@ class Project:
         A job that is `Running` in the ledger and has an exit marker gets the marker's status and
         its output nodes. Returns what was booked.
         """
-        ended = {
-            process.name: marker
-            for process in self.ledger().processes
-            if process.status in (Status.RUNNING, Status.SCHEDULED)
-            and not is_driver_alive(self.directory / process.name)
-            and (marker := read_marker(self.directory / process.name)) is not None
-        }
-        if not ended:
+        from crboost.relion.schemer.walker import settle
+
+        before = {process.name: process.status for process in self.ledger().processes}
+        if Status.RUNNING not in before.values():
             return []
-
-        def book(ledger: Ledger) -> Ledger:
-            for name, marker in ended.items():
-                ledger = ledger.set_status(name, _STATUS[marker])
-                if marker is Marker.SUCCESS:
-                    ledger = ledger.add_outputs(name, read_output_nodes(self.directory / name))
-            return ledger
-
-        update_ledger(self.directory, book, message="crboost books finished jobs")
-        return [f"{name.rstrip('/')}: {_STATUS[marker]}" for name, marker in ended.items()]
+        after = settle(self.directory).processes
+        return [
+            f"{process.name.rstrip('/')}: {process.status}"
+            for process in after
+            if before.get(process.name) not in (None, process.status)
+        ]
 
     def _past_job(self, ledger: Ledger, process: Process) -> PastJob:
         directory = self.directory / process.name
@@ -308,8 +302,10 @@ class Project:
         results = read_results(directory) if given.get("node") else {}
         record = read_job_file(directory)
         gone = [node.name for node in outputs if not (self.directory / node.name).exists()]
-        failure = read_failure(directory) if status == Status.FAILED else None
-        message = failure[1] if failure else tail(directory / "run.err", lines=1)
+        message = ""
+        if status == Status.FAILED:
+            log = tail(directory / "run.err")
+            message = classify(read_failure(directory), log, process.name.rstrip("/")).message
         node = given.get("node")
         return PastJob(
             job=process.name,
@@ -324,7 +320,7 @@ class Project:
             run=record.get("run"),
             parameters={key: str(value) for key, value in record.get("parameters", {}).items()},
             series={name: result.record() for name, result in results.items()},
-            failure=message.splitlines()[0] if status == Status.FAILED and message else None,
+            failure=message.splitlines()[0] if message else None,
             alive=alive,
         )
 

@@ -13,7 +13,6 @@ import platform
 import secrets
 import shlex
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +21,14 @@ from typing import Any, Literal
 from crboost import __version__
 from crboost.catalogue import CATALOGUE
 from crboost.errors import ProjectError
+from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import read_json, write_json, write_text
 from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
 from crboost.parameters import ProjectParameters, write_parameters
 from crboost.plan import Plan, PlannedJob
 from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import external_job, read_job, write_job
-from crboost.relion.ledger import LEDGER_FILE, Status, read_ledger
+from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
 from crboost.relion.scheme import (
@@ -46,7 +46,6 @@ from crboost.relion.schemer.holder import (
     holder_state,
     start_argv,
 )
-from crboost.relion.schemer.recovery import recover
 from crboost.results import read_results
 from crboost.settings import EngineName
 
@@ -55,37 +54,6 @@ PLAN_FILE = "plan.json"
 RECORD_FILE = "record.json"
 
 Phase = Literal["waiting", "running", "succeeded", "failed", "aborted"]
-FailureKind = Literal[
-    "bad_input",
-    "tool_error",
-    "killed",
-    "out_of_memory",
-    "time_limit",
-    "node_failure",
-    "preempted",
-    "aborted",
-    "schemer",
-    "bug",
-]
-
-#: Failures that another try may mend. The others would fail again.
-RETRYABLE: frozenset[FailureKind] = frozenset(
-    {"killed", "out_of_memory", "time_limit", "node_failure", "preempted"}
-)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job did not succeed.
-
-    Attributes:
-        message: the job's own words, first line first.
-        log_tail: the end of its error output.
-    """
-
-    kind: FailureKind
-    message: str
-    log_tail: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,37 +220,28 @@ class Run:
             return JobState(node, None, "waiting")
         name = entry.current_name if entry.current_name.endswith("/") else f"{entry.current_name}/"
         directory = self.project.directory / name
-        record = read_job_file(directory)
-        mine = record.get("run") == self.name
-        counts = self._counts(directory, record) if mine else {}
         marker = read_marker(directory)
+        phase, failure = self._phase(node, name, marker)
+        state = JobState(node, name, phase, failure)
+        record = read_job_file(directory)
+        return _counted(state, directory, record) if record.get("run") == self.name else state
+
+    def _phase(self, node: str, name: str, marker: Marker | None) -> tuple[Phase, Failure | None]:
+        """Where a job that has a directory stands."""
+        directory = self.project.directory / name
         if marker is None:
             process = read_ledger(self.project.directory).process(name)
             started = process is not None and process.status == Status.RUNNING
-            if started or is_driver_alive(directory):
-                return JobState(node, name, "running", **counts)
-            return JobState(node, name, "waiting", **counts)
-        if marker is Marker.SUCCESS:
-            absent = self._absent_outputs(directory, node)
-            if not absent:
-                return JobState(node, name, "succeeded", **counts)
-            failure = Failure("tool_error", f"{absent[0]} is missing, although the job succeeded")
-        elif marker is Marker.ABORTED:
-            failure = Failure("aborted", f"{name.rstrip('/')} was aborted")
-            return JobState(node, name, "aborted", failure, **counts)
-        else:
-            failure = _failure(directory, name)
-        return JobState(node, name, "failed", failure, **counts)
-
-    def _counts(self, directory: Path, record: dict[str, Any]) -> dict[str, int]:
-        series = set(record.get("tilt_series", []))
-        started = str(record.get("started", ""))
-        counts = {"done": 0, "failed": 0, "skipped": 0, "total": len(series)}
-        for name, result in read_results(directory).items():
-            # A failure from before this start is being tried again.
-            if name in series and (result.status == "done" or result.started >= started):
-                counts[result.status] += 1
-        return counts
+            return ("running" if started or is_driver_alive(directory) else "waiting"), None
+        if marker is Marker.ABORTED:
+            return "aborted", Failure("aborted", f"{name.rstrip('/')} was aborted")
+        if marker is Marker.FAILURE:
+            return "failed", _failure(directory, name)
+        absent = self._absent_outputs(directory, node)
+        if absent:
+            text = f"{absent[0]} is missing, although the job ended with success"
+            return "failed", Failure("tool_error", text)
+        return "succeeded", None
 
     def _absent_outputs(self, directory: Path, node: str) -> list[str]:
         declared = [one.name for one in read_output_nodes(directory)]
@@ -308,19 +267,6 @@ class Run:
         """One bash line that starts the schemer detached; it outlives whoever runs the line."""
         argv = start_argv(self.project.directory, self.name, engine)
         return detached_shell_line(argv, self.directory / "schemer.out")
-
-    def recover(self) -> list[str]:
-        """Repair what a dead schemer left behind, before it is started again; what was done.
-
-        Does nothing while the schemer lives, or before it has ever been started.
-        """
-        if self.schemer_alive() or not (self.directory / "schemer.pid").exists():
-            return []
-        done = recover(self.project.directory, self.name, is_driver_alive)
-        lines = list(done.log)
-        for line in lines:
-            self.note("recovered", message=line)
-        return lines
 
     def prepare_retry(self, node: str, failure: Failure, attempt: int) -> str | None:
         """Change what the policy says and set the scheme back to this job.
@@ -374,21 +320,31 @@ def runs(project: Project) -> list[Run]:
     return [Run(project, path.parent.name) for path in found]
 
 
+def _counted(state: JobState, directory: Path, record: dict[str, Any]) -> JobState:
+    """The state with its tilt series counted."""
+    series = set(record.get("tilt_series", []))
+    started = str(record.get("started", ""))
+    # A failure from before this start is being tried again.
+    current = [
+        result.status
+        for name, result in read_results(directory).items()
+        if name in series and (result.status == "done" or result.started >= started)
+    ]
+    return replace(
+        state,
+        done=current.count("done"),
+        failed=current.count("failed"),
+        skipped=current.count("skipped"),
+        total=len(series),
+    )
+
+
 def _failure(directory: Path, name: str) -> Failure:
-    """Why a job with a failure marker failed: the driver's word, else the end of its log."""
-    log = tail(directory / "run.err")
-    said = read_failure(directory)
-    if said is not None:
-        kind, message = said
-        known: Iterable[str] = FailureKind.__args__  # type: ignore[attr-defined]
-        return Failure(kind if kind in known else "tool_error", message, log)  # type: ignore[arg-type]
-    last = log.splitlines()[-1] if log else f"{name.rstrip('/')} failed and said nothing"
-    # The driver always explains itself, unless it was killed.
-    return Failure("killed", last, log)
+    """Why a job with a failure marker failed."""
+    return classify(read_failure(directory), tail(directory / "run.err"), name.rstrip("/"))
 
 
 __all__ = [
-    "LEDGER_FILE",
     "RETRYABLE",
     "Failure",
     "FailureKind",

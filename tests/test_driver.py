@@ -154,7 +154,7 @@ def test_one_bad_series_does_not_fail_the_job_and_the_next_run_redoes_only_it(
     good = (copy.directory / "mdoc/TS_01.mdoc").read_text()
     link = copy.directory / "mdoc/TS_01.mdoc"
     link.unlink()
-    link.write_text(good.replace("TiltAngle = 6.0", "TiltAngle = up", 1))
+    link.write_text(good.replace("TiltAngle = 6\n", "TiltAngle = up\n", 1))
     request = request_for(copy, "importmovies", 1, None)
     assert run_job(request) == 0
     results = read_results(copy.directory / "External/job001")
