@@ -231,7 +231,8 @@ def _centre_of_bead(
             continue
         area = image[row - half : row + half + 1, column - half : column + half + 1]
         near = np.exp(-((columns - (x - column)) ** 2 + (rows - (y - row)) ** 2) / (2 * radius**2))
-        weight = np.clip(area, 0, None) * near
+        # Above half of the peak, or the specimen around the bead would pull at the centre.
+        weight = np.clip(area - 0.5 * float(area.max()), 0, None) * near
         total = float(weight.sum())
         if total <= 0:
             return None
