@@ -1,0 +1,127 @@
+"""`crboost status`: jobs, tilt series by stage, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from crboost.cli.commands import AsJson, ProjectPath
+from crboost.cli.terminal import heading, print_json, print_table
+
+if TYPE_CHECKING:
+    from crboost.history import PastJob
+
+NOT_YET = "-"
+
+
+def status(project: ProjectPath, as_json: AsJson = False) -> None:
+    """Show how the project stands: jobs, tilt series by stage, what runs, what failed."""
+    from crboost.project import Project
+    from crboost.run import active_run
+
+    opened = Project.open(project)
+    history = opened.history()
+    stages = latest(history)
+    running = active_run(opened)
+    if as_json:
+        print_json(
+            {
+                "project": opened.name,
+                "directory": str(opened.directory),
+                "active_run": running.name if running else None,
+                "jobs": [job_values(job) for job in stages.values()],
+                "tilt_series": series_by_stage(stages),
+                "failures": failures(stages),
+            }
+        )
+        return
+    typer.secho(opened.name, bold=True, nl=False)
+    typer.echo(f"  {opened.directory}")
+    if running is not None:
+        typer.echo(f"{running.name} is at work.")
+    if not stages:
+        typer.echo("Nothing has run yet.")
+        return
+    heading("Jobs")
+    print_table(
+        ["job", "RELION job", "status", "tilt series"],
+        [[stage, job.name, state_of(job), counts(job)] for stage, job in stages.items()],
+        status_columns=[2],
+    )
+    table = series_by_stage(stages)
+    if table:
+        heading("Tilt series")
+        print_table(
+            ["tilt series", *stages],
+            [[name, *states.values()] for name, states in table.items()],
+            status_columns=range(1, len(stages) + 1),
+        )
+    wrong = failures(stages)
+    if wrong:
+        heading("What went wrong")
+        for line in wrong:
+            typer.echo(f"  {line}")
+
+
+def latest(history: Sequence[PastJob]) -> dict[str, PastJob]:
+    """The newest job of each node, however it ended, in the catalogue's order."""
+    from crboost.catalogue import CATALOGUE
+
+    newest: dict[str, PastJob] = {}
+    for past in sorted(history, key=lambda one: one.number):
+        if past.node and past.job_type in CATALOGUE:
+            newest[past.node] = past
+    order = list(CATALOGUE)
+    return dict(
+        sorted(newest.items(), key=lambda item: (order.index(item[1].job_type or ""), item[0]))
+    )
+
+
+def state_of(job: PastJob) -> str:
+    """The ledger's status in words; a job that is Running without a process is not."""
+    if job.status in ("Running", "Scheduled") and not job.alive:
+        return "waiting" if job.status == "Scheduled" else "interrupted"
+    return job.status.lower()
+
+
+def counts(job: PastJob) -> str:
+    """`2 done, 1 failed`."""
+    states = [record.status for record in job.series.values()]
+    words = [f"{states.count(word)} {word}" for word in ("done", "failed", "skipped")]
+    return ", ".join(word for word in words if not word.startswith("0 ")) or NOT_YET
+
+
+def series_by_stage(stages: Mapping[str, PastJob]) -> dict[str, dict[str, str]]:
+    """Tilt series -> stage -> done, failed, skipped or `-`."""
+    names = sorted({name for job in stages.values() for name in job.series})
+    return {
+        name: {
+            stage: job.series[name].status if name in job.series else NOT_YET
+            for stage, job in stages.items()
+        }
+        for name in names
+    }
+
+
+def failures(stages: Mapping[str, PastJob]) -> list[str]:
+    """One line for each job and each tilt series that failed."""
+    lines = []
+    for stage, job in stages.items():
+        if job.failure:
+            lines.append(f"{stage} ({job.name}): {job.failure}")
+        lines += [f"{name} in {stage}: {reason}" for name, reason in job.failed_series.items()]
+    return lines
+
+
+def job_values(job: PastJob) -> dict[str, object]:
+    """A job for programs."""
+    return {
+        "job": job.name,
+        "node": job.node,
+        "status": state_of(job),
+        "run": job.run,
+        "failure": job.failure,
+        "tilt_series": {name: record.status for name, record in job.series.items()},
+    }
