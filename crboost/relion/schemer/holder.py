@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,10 +258,15 @@ def _output_to(directory: Path) -> Iterator[None]:
             target = os.open(directory / name, flags, 0o666)
             os.dup2(target, descriptor)
             os.close(target)
-        yield
+        # The Python streams too: they need not be on descriptors 1 and 2.
+        with (
+            open(1, "w", closefd=False) as out,
+            open(2, "w", closefd=False) as err,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for descriptor, original in saved:
             os.dup2(original, descriptor)
             os.close(original)
@@ -340,6 +345,10 @@ def holder_state(project_dir: Path, scheme_name: str) -> HolderState:
     directory = scheme_dir(project_dir, scheme_name)
     alive = active_scheme(project_dir) == scheme_name
     who = _read(directory / PID_FILE)
+    if alive:
+        holder = _read_lock(project_dir / PROJECT_LOCK)
+        if _writer(holder) != _writer(who):
+            who = holder  # it has the project, and is about to write schemer.pid
     how = _read(directory / EXIT_FILE)
     if alive or (how.get("pid"), how.get("start_ticks")) != (
         who.get("pid"),

@@ -13,9 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from crboost.errors import SchemerError
+from crboost.relion.job import JOB_FILE
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
-from crboost.relion.scheme import UNDEFINED, Scheme, read_scheme, write_scheme
+from crboost.relion.scheme import UNDEFINED, Scheme, read_scheme, scheme_dir, write_scheme
 from crboost.relion.schemer.holder import (
     active_scheme,
     clear_scheme_lock,
@@ -118,9 +119,8 @@ def _recover(project_dir: Path, scheme_name: str, is_job_alive: Callable[[Path],
     alive = marker is None and (has_processes(job_dir) or is_job_alive(job_dir))
     # The job may have ended between the two looks.
     marker = marker or read_marker(job_dir)
-    action = decide(
-        has_started=_was_started(project_dir, job.current_name), marker=marker, alive=alive
-    )
+    started = _started_in_this_run(project_dir, scheme_name, node, job.current_name, marker)
+    action = decide(has_started=started, marker=marker, alive=alive)
     if action is Action.FAIL:
         job_dir.mkdir(parents=True, exist_ok=True)
         ended = end_without_marker(job_dir, "the job's process is gone (so is the schemer)")
@@ -134,14 +134,26 @@ def _recover(project_dir: Path, scheme_name: str, is_job_alive: Callable[[Path],
     return Recovery(action, node, job.current_name, now, end, tuple(messages))
 
 
-def _was_started(project_dir: Path, job_name: str) -> bool:
-    """Whether the ledger knows of a start that has not ended.
+def _started_in_this_run(
+    project_dir: Path, scheme_name: str, node: str, job_name: str, marker: Marker | None
+) -> bool:
+    """Whether the job was started by this scheme, as it stands now.
 
-    A job that a run is to continue in its old directory counts as started in the scheme from
-    the beginning. Until the schemer reaches it, the ledger still has its former end.
+    A job that a run is to continue in its old directory counts as started in scheme.star from
+    the beginning. Until the schemer reaches it, the ledger still has its former end, and its
+    marker is older than the job file that the scheme has for it.
     """
     process = read_ledger(project_dir).process(job_name)
-    return process is None or process.status in (Status.RUNNING, Status.SCHEDULED)
+    if process is None or process.status in (Status.RUNNING, Status.SCHEDULED):
+        return True
+    if marker is None:
+        return False
+    order = scheme_dir(project_dir, scheme_name) / node / JOB_FILE
+    ended = project_dir / job_name / marker
+    try:
+        return ended.stat().st_mtime_ns >= order.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
 
 
 def _is_end(scheme: Scheme, node: str) -> bool:

@@ -53,6 +53,7 @@ from crboost.relion.scheme import (
     UNDEFINED,
     JobMode,
     Scheme,
+    SchemeJob,
     read_scheme,
     scheme_dir,
     write_scheme,
@@ -238,9 +239,8 @@ class Walker:
                     f"{node} is to continue {entry.current_name}, which the ledger does not have",
                     hint="reset the scheme, or set has-started of this job to false",
                 )
-        elif not self._is_scheduled(entry.current_name, entry.has_started):
-            entry.current_name = self._schedule(job)
-            write_scheme(self._project, self._scheme)
+        elif entry.has_started or not self._is_scheduled(entry.current_name, job):
+            self._schedule(job, entry)
             self._say(f" + Creating new Job: {entry.current_name} from Node: {node}")
         self._wait_for_inputs(entry.current_name)
         when = time.ctime(self._options.clock())
@@ -292,24 +292,27 @@ class Walker:
             changed[name] = replaced
         return Job(EXTERNAL, changed, is_continue=False, is_tomo=raw.is_tomo)
 
-    def _is_scheduled(self, job_name: str, has_started: bool) -> bool:
-        """Whether an earlier walk numbered this job but was killed before it started."""
+    def _is_scheduled(self, job_name: str, job: Job) -> bool:
+        """Whether an earlier walk numbered this very job but was killed before it started."""
         known = read_ledger(self._project).process(job_name)
-        return not has_started and known is not None and known.status is Status.SCHEDULED
+        if known is None or known.status is not Status.SCHEDULED:
+            return False
+        path = self._project / job_name / JOB_FILE
+        return path.exists() and read_job(path).options == job.options
 
-    def _schedule(self, job: Job) -> str:
-        """Enter a new job into the ledger and make its directory; its name."""
-        names: list[str] = []
+    def _schedule(self, job: Job, entry: SchemeJob) -> None:
+        """Enter a new job into the ledger and make its directory."""
 
         def change(ledger: Ledger) -> Ledger:
-            name = ledger.next_job_name(EXTERNAL_DIRECTORY)
+            entry.current_name = name = ledger.next_job_name(EXTERNAL_DIRECTORY)
             self._write_job_files(job, name, Status.SCHEDULED)
-            names.append(name)
+            # Before the ledger: a kill in between wastes no number. The other way round it
+            # would leave a job in the ledger that no scheme knows.
+            write_scheme(self._project, self._scheme)
             return _enter(ledger, name, Status.SCHEDULED, external_inputs(job))
 
         update_ledger(self._project, change, message="lock from addScheduledJob")
-        self._copy_ledger(names[0])
-        return names[0]
+        self._copy_ledger(entry.current_name)
 
     def _start(self, job: Job, name: str, *, is_continue: bool) -> Running:
         options = self._options
