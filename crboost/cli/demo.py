@@ -57,7 +57,7 @@ def demo(
 
 
 #: A change that is worth looking at and redoes one job only.
-NEXT_CHANGE = "jobs.tsReconstruct.tomogram_pixel_size_angstrom=12"
+NEXT_CHANGE = "jobs.tsReconstruct.rescale_angpixs=12"
 
 
 def _directory(keep: Path | None) -> Path:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crboost.quality.stages import ProjectLike, StageResults, read_stages
 
-IMPORT, FRAMES, ALIGN, RECONSTRUCT = (
-    "importmovies",
-    "fsMotionAndCtf",
-    "tsAlignment",
-    "tsReconstruct",
-)
+#: A stage's words for a tilt image that goes no further.
+LOST = ("missing", "excluded", "failed")
 
 
 def series_table(project: ProjectLike) -> list[dict[str, Any]]:
@@ -39,6 +35,7 @@ def table_of(stages: Mapping[str, StageResults], directory: Path) -> list[dict[s
 
 def _row(name: str, stages: Mapping[str, StageResults], directory: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
+    motions: dict[str, float] = {}
     tilts = total = None
     problem = None
     for stage in stages.values():
@@ -50,6 +47,7 @@ def _row(name: str, stages: Mapping[str, StageResults], directory: Path) -> dict
             continue
         problem = None
         metrics |= result.metrics
+        update_motions(motions, result.tilts)
         tilts = result.metrics.get("tilts", tilts)
         if total is None:
             total = result.metrics.get("tilts_total")
@@ -58,7 +56,7 @@ def _row(name: str, stages: Mapping[str, StageResults], directory: Path) -> dict
         "tilt_series": name,
         "tilts": tilts,
         "tilts_total": total,
-        "motion_angstrom": metrics.get("motion_angstrom"),
+        "motion_angstrom": mean_motion(motions, metrics),
         "defocus_um": metrics.get("defocus_um"),
         "ctf_resolution_angstrom": metrics.get("ctf_resolution_angstrom"),
         "alignment_residual_px": metrics.get("alignment_residual_px"),
@@ -67,3 +65,23 @@ def _row(name: str, stages: Mapping[str, StageResults], directory: Path) -> dict
         "tomogram": str(directory / tomogram) if tomogram else None,
         "problem": problem,
     }
+
+
+def update_motions(motions: dict[str, float], tilts: Sequence[Mapping[str, Any]]) -> None:
+    """Take in a stage's word on each tilt image: its motion, or that it is lost."""
+    for tilt in tilts:
+        if tilt["status"] in LOST:
+            motions.pop(tilt["name"], None)
+        elif tilt.get("motion_total_angstrom") is not None:
+            motions[tilt["name"]] = tilt["motion_total_angstrom"]
+
+
+def mean_motion(motions: Mapping[str, float], metrics: Mapping[str, Any]) -> float | None:
+    """Mean motion of the tilt images in use: the noise of a dead one is no motion.
+
+    Where a tool does not tell the motion of each image, its own mean.
+    """
+    if motions:
+        return sum(motions.values()) / len(motions)
+    motion: float | None = metrics.get("motion_angstrom")
+    return motion

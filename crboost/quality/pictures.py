@@ -89,14 +89,18 @@ def central_slice(path: Path) -> Slice:
 
 
 def contrast_limits(image: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Grey values for black and white: the image without its darkest and brightest 0.5 %."""
+    """Grey values for black and white: the median, 5 robust standard deviations either way.
+
+    Percentiles would do for ice and cells, but a few gold beads would make everything else grey.
+    """
     import numpy as np
 
     values = image[np.isfinite(image)]
     if values.size == 0:
         return 0.0, 1.0
-    low, high = np.percentile(values, (0.5, 99.5))
-    return (float(low), float(high)) if high > low else (float(low) - 1.0, float(low) + 1.0)
+    middle = float(np.median(values))
+    spread = 5 * 1.4826 * float(np.median(np.abs(values - middle)))
+    return (middle - spread, middle + spread) if spread > 0 else (middle - 1.0, middle + 1.0)
 
 
 def scale_bar_nm(width_nm: float) -> float:
@@ -276,30 +280,43 @@ def _ctf(axes: Axes, report: SeriesReport) -> None:
 def _defocus(axes: Axes, tilts: Sequence[TiltReport]) -> None:
     _panel(axes, "Defocus (µm)")
     known = [(tilt, tilt.defocus_um) for tilt in tilts if tilt.defocus_um is not None]
-    _by_angle(axes, known, "no defocus yet")
-    if known:
-        values = [value for _, value in known]
-        middle, spread = (max(values) + min(values)) / 2, max(values) - min(values)
-        half = max(0.6 * spread, 0.1)  # do not blow up the last nanometre of a flat curve
-        axes.set_ylim(middle - half, middle + half)
+    _by_angle(axes, known, "no defocus yet", limits_of(known, at_least=0.2))
 
 
 def _motion(axes: Axes, tilts: Sequence[TiltReport]) -> None:
     _panel(axes, "Motion per tilt image (Å)")
     known = [(tilt, tilt.motion_angstrom) for tilt in tilts if tilt.motion_angstrom is not None]
-    _by_angle(axes, known, "no motion yet", stems=True)
-    if known:
-        axes.set_ylim(0, 1.15 * max(value for _, value in known) or 1.0)
+    _, top = limits_of(known, at_least=0.5)
+    _by_angle(axes, known, "no motion yet", (0.0, top), stems=True)
+
+
+def limits_of(
+    points: Sequence[tuple[TiltReport, float]], *, at_least: float
+) -> tuple[float, float]:
+    """The range that shows the tilt images in use; one that is not must not flatten the rest.
+
+    Args:
+        at_least: the smallest range, so that the noise of a flat curve is not blown up.
+    """
+    values = [value for tilt, value in points if tilt.state == "used"]
+    values = values or [value for _, value in points] or [0.0]
+    low, high = min(values), max(values)
+    half = max(0.6 * (high - low), at_least / 2)
+    return (low + high) / 2 - half, (low + high) / 2 + half
 
 
 def _by_angle(
     axes: Axes,
     points: Sequence[tuple[TiltReport, float]],
     otherwise: str,
+    limits: tuple[float, float],
     *,
     stems: bool = False,
 ) -> None:
-    """One value per tilt image over the tilt angle; images that are not used stand out."""
+    """One value per tilt image over the tilt angle; images that are not used stand out.
+
+    A value outside the limits is drawn at the edge, with the number beside it.
+    """
     if not points:
         _nothing(axes, otherwise)
         return
@@ -309,9 +326,22 @@ def _by_angle(
     if stems:
         axes.vlines(angles, 0, values, color=BLUE, linewidth=1.0, alpha=0.45)
     else:
-        axes.plot(angles, values, color=BLUE, linewidth=0.9, alpha=0.35)
+        inside = [(tilt.angle_deg, value) for tilt, value in ordered if tilt.state == "used"]
+        axes.plot(*zip(*inside, strict=True), color=BLUE, linewidth=0.9, alpha=0.35)
+    low, high = limits
     for tilt, value in ordered:
-        axes.plot(tilt.angle_deg, value, **_marker(tilt.state, 3.4))
+        shown = min(max(value, low), high)
+        axes.plot(tilt.angle_deg, shown, clip_on=False, **_marker(tilt.state, 3.4))
+        if shown != value:
+            axes.annotate(
+                f"{value:.3g}",
+                (tilt.angle_deg, shown),
+                xytext=(5, -3 if value > high else 1),
+                textcoords="offset points",
+                fontsize=8,
+                color=COLOURS[tilt.state],
+            )
+    axes.set_ylim(low, high)
     axes.set_xlabel("tilt angle (°)")
 
 
@@ -325,7 +355,7 @@ def _scheme(axes: Axes, tilts: Sequence[TiltReport]) -> None:
     axes.plot(orders, [tilt.angle_deg for tilt in tilts], color=BLUE, linewidth=0.7, alpha=0.3)
     labelled: set[str] = set()
     for tilt in tilts:
-        style = _marker(tilt.state, 4.0 if tilt.state == "used" else 6.5)
+        style = _marker(tilt.state, 4.0 if tilt.state == "used" else 5.0)
         if tilt.state != "used" and tilt.state not in labelled:
             style["label"] = tilt.state
             labelled.add(tilt.state)
@@ -342,7 +372,7 @@ def _marker(state: TiltState, size: float) -> dict[str, Any]:
     hollow = state == "excluded"
     return {
         "marker": MARKERS[state],
-        "markersize": size,
+        "markersize": size if state == "used" else size + 1.5,
         "color": colour,
         "markerfacecolor": "white" if hollow else colour,
         "markeredgewidth": 1.4 if state in ("excluded", "missing") else 0.0,

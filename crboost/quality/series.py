@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from crboost.quality.metrics import LOST, mean_motion, update_motions
 from crboost.quality.stages import StageResults
 
 TiltState = Literal["used", "excluded", "failed", "missing"]
@@ -88,6 +89,7 @@ def series_report(
     """
     tilts: dict[str, TiltReport] = {}
     metrics: dict[str, Any] = {}
+    motions: dict[str, float] = {}
     warnings: list[str] = []
     problem = None
     for stage in stages.values():
@@ -102,11 +104,13 @@ def series_report(
         # Later stages count what the earlier ones left; the total is what was acquired.
         total = metrics.get("tilts_total", result.metrics.get("tilts_total"))
         metrics |= {**result.metrics, "tilts_total": total}
+        update_motions(motions, result.tilts)
         for record in result.tilts:
             known = tilts.get(record["name"])
             tilts[record["name"]] = _with_record(known, record, len(tilts))
     if frames is not None:
         _add_frames(tilts, *frames)
+    metrics["motion_angstrom"] = mean_motion(motions, metrics)
     return SeriesReport(
         name,
         tuple(sorted(tilts.values(), key=lambda tilt: tilt.order)),
@@ -137,7 +141,7 @@ def _with_record(known: TiltReport | None, record: Mapping[str, Any], position: 
 
 def _state(status: str) -> TiltState:
     """A stage's word for a tilt in ours."""
-    if status in ("missing", "excluded", "failed"):
+    if status in LOST:
         return status  # type: ignore[return-value]
     return "used"
 

@@ -78,12 +78,16 @@ def add_series(project: Files, name: str) -> None:
     total = {"tilts": 10, "tilts_total": 11}
     project.write("importmovies", name, metrics=total, tilts=imported, warnings=[warning])
     present = [record for position, record in enumerate(records) if position != MISSING]
-    motions = [2.0 + 0.1 * position for position in range(len(present))]
+    # The dead tilt's "motion" is noise; the tool's own mean counts it.
+    motions = [
+        600.0 if record["name"] == names[DEAD] else 2.0 + 0.1 * position
+        for position, record in enumerate(present)
+    ]
     measured = [
         dict(record, motion_total_angstrom=motion, ctf_max_resolution_angstrom=11.0)
         for record, motion in zip(present, motions, strict=True)
     ]
-    metrics = {"motion_angstrom": 2.45, "defocus_um": 3.02, "ctf_resolution_angstrom": 11.0}
+    metrics = {"motion_angstrom": 60.0, "defocus_um": 3.02, "ctf_resolution_angstrom": 11.0}
     project.write(
         "fsMotionAndCtf", name, metrics=metrics | {"tilts": 10, "tilts_total": 10}, tilts=measured
     )

@@ -23,7 +23,7 @@ def test_one_row_per_series_with_the_numbers_of_all_stages(project: Files) -> No
         "tilt_series": "TS_01",
         "tilts": 9,
         "tilts_total": 11,
-        "motion_angstrom": 2.45,
+        "motion_angstrom": pytest.approx((10 * 2.0 + 4.5 - 2.6) / 9),
         "defocus_um": 3.02,
         "ctf_resolution_angstrom": 11.0,
         "alignment_residual_px": 0.31,
@@ -35,6 +35,10 @@ def test_one_row_per_series_with_the_numbers_of_all_stages(project: Files) -> No
     assert second["tilts"] == 11
     assert second["tomogram"] is None
     assert second["problem"] == "tsAlignment failed: all tilt images are dark"
+
+
+def test_a_tool_that_tells_no_motion_per_tilt_has_its_own_mean(project: Files) -> None:
+    assert series_table(project)[1]["motion_angstrom"] == 4.0
 
 
 def test_a_project_without_jobs_has_an_empty_table(project: Files) -> None:

@@ -20,10 +20,11 @@ from crboost.quality.pictures import (
     central_slice,
     contrast_limits,
     draw,
+    limits_of,
     remarks,
     scale_bar_nm,
 )
-from crboost.quality.series import SeriesReport
+from crboost.quality.series import SeriesReport, TiltReport
 
 if TYPE_CHECKING:
     from conftest import Files
@@ -146,13 +147,23 @@ def test_contrast_ignores_a_few_extreme_and_all_undefined_values() -> None:
     image = np.random.default_rng(0).normal(0, 1, (100, 100)).astype(np.float32)
     image[0, 0], image[0, 1] = 1e6, np.nan
     low, high = contrast_limits(image)
-    assert -4 < low < -2 < 2 < high < 4
+    assert (low, high) == pytest.approx((-5, 5), abs=0.1)
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, 7.0])
 def test_a_flat_image_has_a_range(value: float) -> None:
     low, high = contrast_limits(np.full((4, 4), value, np.float32))
     assert low < high
+
+
+def test_a_tilt_that_is_not_used_does_not_flatten_the_others() -> None:
+    used = [(TiltReport(f"t{i}", float(i), i), 3.0 + 0.1 * i) for i in range(5)]
+    dead = (TiltReport("dead", 9.0, 9, state="excluded"), 626.0)
+    assert limits_of([*used, dead], at_least=0.2) == limits_of(used, at_least=0.2)
+    assert limits_of(used, at_least=0.2) == pytest.approx((2.96, 3.44))
+    assert limits_of(used[:1], at_least=0.2) == pytest.approx((2.9, 3.1))
+    assert limits_of([dead], at_least=1.0) == (625.5, 626.5)
+    assert limits_of([], at_least=1.0) == (-0.5, 0.5)
 
 
 @pytest.mark.parametrize(
