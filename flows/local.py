@@ -26,6 +26,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,7 @@ from typing import Any
 
 from crboost.errors import CrboostError
 from crboost.files import write_json
-from flows.local_server import LocalServer, LocalServerError, dump_schema, local_home
+from flows.local_server import QUIET, LocalServer, LocalServerError, dump_schema, local_home
 
 EXIT_CODES = {
     "completed": 0,
@@ -45,8 +46,6 @@ EXIT_CODES = {
     "refused": 2,
     "interrupted": 130,
 }
-
-_NO_CALLING_HOME = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 @dataclass
@@ -133,15 +132,16 @@ def _process(
     project: Path, jobs: list[str], overrides: dict[str, Any], mode: str, began: float
 ) -> Result:
     """Run the flow against the right server and say what came of it."""
-    os.environ.update(_NO_CALLING_HOME)
     if os.environ.get("PREFECT_API_URL"):
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+        os.environ.update({**QUIET, **os.environ})
         return _run_flow(project, jobs, overrides, mode, began, server=None)
     _check_project(project)
-    server = LocalServer(local_home(project))
+    home = local_home(project)
+    server = LocalServer(home)
     try:
         server.start()
-        _enter(server.environment)
+        # Matplotlib would make its font cache in the user's home.
+        _enter({"MPLCONFIGDIR": str(home / "matplotlib"), **server.environment})
         return _run_flow(project, jobs, overrides, mode, began, server=server)
     finally:
         _flush_logs()
@@ -216,6 +216,8 @@ def _result_of(state: Any) -> Result:
             jobs=value.jobs,
             pictures=value.pictures,
         )
+    if isinstance(value, BaseException):
+        traceback.print_exception(value)
     return Result("error", f"{message}\nThe flow ended as {state.name}.")
 
 
@@ -263,7 +265,7 @@ def _print_schema() -> int:
 
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        os.environ.update(_NO_CALLING_HOME)
+        os.environ.update(QUIET)
         os.environ["PREFECT_HOME"] = directory
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{home}/prefect.db"
         import prefect

@@ -35,11 +35,13 @@ _NETWORK_FILE_SYSTEMS = (
     "pvfs", "orangefs", "wekafs", "panfs",
 )  # fmt: skip
 
-_QUIET = {
+#: Environment of a local run: no telemetry, nothing on the terminal.
+QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # Prefect keeps the log; what a terminal shows is the caller's business.
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
 
 # What a single flow in a single process never uses; the task-run recorder stays.
@@ -107,7 +109,7 @@ def server_environment(environment: Mapping[str, str], home: Path, secret: str) 
     kept = {key: value for key, value in environment.items() if not key.startswith("PREFECT_")}
     return {
         **kept,
-        **_QUIET,
+        **QUIET,
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED_SERVICES},
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),

@@ -30,6 +30,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 @pytest.fixture(scope="session")
 def _prefect_settings(prefect_server: LocalServer) -> Iterator[None]:
     from prefect import settings
+    from prefect.logging.handlers import APILogWorker
 
     values = {
         settings.PREFECT_API_URL: prefect_server.api_url,
@@ -39,6 +40,8 @@ def _prefect_settings(prefect_server: LocalServer) -> Iterator[None]:
     }
     with settings.temporary_settings(values):
         yield
+        # Prefect sends its log in batches; the server goes before its last one otherwise.
+        APILogWorker.drain_all(timeout=10)
 
 
 @pytest.fixture
