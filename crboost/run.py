@@ -182,8 +182,9 @@ class Run:
 
     @property
     def nodes(self) -> list[str]:
-        """The queue, in order."""
-        return list(read_scheme(self.project.directory, self.name).jobs)
+        """The queue, in order. The table of jobs is in alphabetical order; the edges tell."""
+        scheme = read_scheme(self.project.directory, self.name)
+        return [edge.input for edge in scheme.edges if edge.input in scheme.jobs]
 
     @property
     def record(self) -> dict[str, Any]:
