@@ -21,7 +21,6 @@ anything started, 130 interrupted (the queue goes on by itself).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -92,26 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CODES[result.state]
 
 
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """`["jobs.tsAlignment.patch_x=4"]` as a mapping; values that are JSON become what they are.
+def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """`["jobs.tsAlignment.patch_x=4"]` as a mapping; the parameters know what each text means.
 
     Raises:
-        CrboostError: an item has no `=`.
+        CrboostError: an item has no `=`, or a name comes twice.
     """
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        if not separator or not name.strip():
-            raise CrboostError(f"{text!r} is not NAME=VALUE.", hint="jobs.tsAlignment.patch_x=4")
-        overrides[name.strip()] = _value(value.strip())
+        name = name.strip()
+        if not separator or not name:
+            raise CrboostError(f"{text!r} is not NAME=VALUE", hint="jobs.tsAlignment.patch_x=4")
+        if name in overrides:
+            raise CrboostError(f"{name} is given twice: {overrides[name]!r} and {value!r}")
+        overrides[name] = value.strip()
     return overrides
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _process(
-    project: Path, jobs: list[str], overrides: dict[str, Any], mode: str, began: float
+    project: Path, jobs: list[str], overrides: dict[str, str], mode: str, began: float
 ) -> Result:
     """Run the flow against the right server and say what came of it."""
     if os.environ.get("PREFECT_API_URL"):
@@ -173,7 +168,7 @@ def _enter(environment: Mapping[str, str]) -> None:
 def _run_flow(
     project: Path,
     jobs: list[str],
-    overrides: dict[str, Any],
+    overrides: dict[str, str],
     mode: str,
     began: float,
     *,
