@@ -8,6 +8,7 @@ way to change the file: under RELION's lock, from the newest state on disk, atom
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -450,8 +451,6 @@ def read_ledger(project_dir: Path) -> Ledger:
     Raises:
         FileFormatError: the file is damaged.
     """
-    import time
-
     path = project_dir / LEDGER_FILE
     for attempt in range(5):
         try:

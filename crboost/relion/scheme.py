@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +26,8 @@ SCHEMES_DIR = "Schemes"
 SCHEME_FILE = "scheme.star"
 UNDEFINED = "undefined"
 EXIT_NODE = "EXIT"
+
+_READ_ATTEMPTS = 5
 
 Value = TypeVar("Value", float, bool, str)
 
@@ -193,14 +196,20 @@ def read_scheme(project_dir: Path, scheme_name: str) -> Scheme:
         FileFormatError: the file cannot be read as a scheme.
     """
     path = scheme_dir(project_dir, scheme_name) / SCHEME_FILE
-    try:
-        document = read_star(path)
-    except FileNotFoundError:
-        raise SchemerError(
-            f"{path}: there is no such scheme",
-            hint=f"the schemes of this project are the directories in {project_dir / SCHEMES_DIR}",
-        ) from None
-    return parse_scheme(document, path)
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            return parse_scheme(read_star(path), path)
+        except FileNotFoundError:
+            raise SchemerError(
+                f"{path}: there is no such scheme",
+                hint=f"the schemes are the directories in {project_dir / SCHEMES_DIR}",
+            ) from None
+        except FileFormatError:
+            # relion_schemer writes in place: this may be half of its next state.
+            if attempt == _READ_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1)
+    raise AssertionError("unreachable")
 
 
 def format_scheme(scheme: Scheme) -> str:

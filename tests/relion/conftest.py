@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from relion_golden import GOLDEN
 
 from crboost.relion.scheme import read_scheme, write_scheme
-
-GOLDEN = Path(__file__).parent / "golden"
 
 # Stands in for a scheduler: reads the #SBATCH lines that the templates use, runs the script
 # detached, and answers as sbatch does. Refuses the partition "nope".
@@ -27,12 +25,6 @@ echo "Submitted batch job 25"
 """
 # The golden runs slept for 12 s; a second is as good.
 SLEEP = '#!/bin/bash\n[ "$1" = 12 ] && exec /bin/sleep 1\nexec /bin/sleep "$@"\n'
-
-EXTRAS = {
-    "RELION_QSUB_EXTRA_COUNT": "2",
-    "RELION_QSUB_EXTRA1": "Nodes",
-    "RELION_QSUB_EXTRA2": "Memory",
-}
 
 
 @pytest.fixture(scope="session")
@@ -73,42 +65,3 @@ def project(tmp_path: Path) -> Callable[[str], Path]:
         return target
 
     return make
-
-
-def mask_times(text: str) -> str:
-    """The text with C-style dates such as `Sun Nov 22 19:00:30 2026` replaced."""
-    return re.sub(r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}", "<time>", text)
-
-
-COMPARED = (
-    "default_pipeline.star",
-    "job_pipeline.star",
-    "job.star",
-    "scheme.star",
-    "note.txt",
-    "run_submit.script",
-    "RELION_OUTPUT_NODES.star",
-)
-
-
-def assert_like_golden(project_dir: Path, scenario: str, skip: tuple[str, ...] = ()) -> None:
-    """Every control file and marker that RELION left is here, the same apart from times.
-
-    And no other: no more jobs, markers or schemes.
-    """
-    golden = GOLDEN / scenario
-
-    def files(root: Path) -> dict[str, str]:
-        found = {}
-        for path in root.rglob("*"):
-            name = str(path.relative_to(root))
-            is_ours = path.name in COMPARED or path.name.startswith("RELION_JOB_")
-            if path.is_file() and is_ours and name not in skip:
-                found[name] = mask_times(path.read_text())
-        return found
-
-    expected, actual = files(golden), files(project_dir)
-    assert len(expected) >= 8
-    assert sorted(actual) == sorted(expected)
-    for name, text in expected.items():
-        assert actual[name] == text, name

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
+from relion_golden import GOLDEN
 
 from crboost.errors import SchemerError
 from crboost.relion import lock
@@ -176,7 +176,9 @@ def test_an_error_is_recorded(tmp_path: Path, environ: dict[str, str]) -> None:
     directory = make(tmp_path / "p", a=SUCCEED)
     (scheme_dir(directory, "run") / "a/job.star").unlink()
     assert hold(directory, "run", EmbeddedEngine(WalkerOptions(environ=environ))) == 1
-    assert holder_state(directory, "run").exit_code == 1
+    state = holder_state(directory, "run")
+    assert state.exit_code == 1
+    assert "has no job file" in str(state.error)
     assert "has no job file" in (scheme_dir(directory, "run") / "schemer.err").read_text()
     with pytest.raises(SchemerError, match="there is no such scheme"):
         hold(directory, "nope", EmbeddedEngine())
@@ -236,6 +238,7 @@ def test_the_relion_engine_runs_in_the_project(tmp_path: Path, environ: dict[str
     assert (scheme_dir(directory, "run") / "schemer.err").read_text() == "oops\n"
     missing = RelionEngine(["/nonexistent/apptainer", "exec"], environ)
     assert hold(directory, "run", missing) == 1
+    assert "cannot run /nonexistent/apptainer" in str(holder_state(directory, "run").error)
 
 
 def test_a_stale_lock_of_relion_is_removed_and_a_strangers_is_not(

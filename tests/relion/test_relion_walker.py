@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import EXTRAS, GOLDEN, assert_like_golden, mask_times
+from relion_golden import EXTRAS, GOLDEN, assert_like_golden, mask_times
 
 from crboost.errors import CrboostError, SchemerError
 from crboost.relion.job import external_job, read_job, write_job

@@ -6,13 +6,12 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from crboost.errors import CrboostError
+from crboost.errors import SchemerError
 from crboost.relion.schemer import verbs
 from crboost.relion.schemer.walker import Walker, WalkerOptions
 
@@ -20,9 +19,11 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Engine(Protocol):
-    """Runs schemes. The exit code says only whether the scheme could be run: 0 also after a job
-    failed or was aborted (as `relion_schemer` does it), 1 when it could not. What became of the
-    jobs stands in the ledger and in their markers.
+    """Runs schemes.
+
+    The exit code says only whether the scheme could be run: it is 0 also after a job failed or
+    was aborted, as `relion_schemer` does it. What became of the jobs stands in the ledger and
+    in their markers.
     """
 
     @property
@@ -45,6 +46,9 @@ class Engine(Protocol):
 
         Args:
             on_start: called with the process id of the engine once it runs.
+
+        Raises:
+            CrboostError: it could not be run; a message for a person.
         """
         ...
 
@@ -78,11 +82,7 @@ class EmbeddedEngine:
         """See `Engine`."""
         if on_start is not None:
             on_start(os.getpid())
-        try:
-            Walker(project_dir, scheme_name, self.options).run()
-        except CrboostError as error:
-            print(f"ERROR: {error}", file=sys.stderr, flush=True)
-            return 1
+        Walker(project_dir, scheme_name, self.options).run()
         return 0
 
     def abort(self, project_dir: Path, scheme_name: str) -> None:
@@ -132,8 +132,10 @@ class RelionEngine:
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:
-            print(f"ERROR: cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
-            return 1
+            raise SchemerError(
+                f"cannot run {argv[0]}: {error.strerror}",
+                hint="the settings name the schemer engine and its command",
+            ) from error
         if on_start is not None:
             on_start(process.pid)
         try:

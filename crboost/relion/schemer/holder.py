@@ -190,12 +190,15 @@ def hold(project_dir: Path, scheme_name: str, engine: Engine) -> int:
     with project_lock(project_dir, scheme_name):
         clear_scheme_lock(project_dir, scheme_name)
         record = _Record(directory, engine, scheme_name)
-        code, error = 1, None
+        code: int = 1
+        error: str | None = None
         try:
             with _terminated_is_an_exit(), _output_to(directory):
-                code = engine.run(project_dir, scheme_name, on_start=record.engine_runs_as)
-        except CrboostError as problem:
-            error = str(problem)
+                try:
+                    code = engine.run(project_dir, scheme_name, on_start=record.engine_runs_as)
+                except CrboostError as problem:
+                    error = str(problem)
+                    print(f"ERROR: {error}", file=sys.stderr)
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
             error = "terminated"

@@ -142,8 +142,15 @@ def copy(
         for variable in scheme.strings.values():
             variable.value = variable.value.replace(old, new)
             variable.original = variable.original.replace(old, new)
-        for name in scheme.jobs:
+        named = {
+            node for edge in scheme.edges for node in (edge.input, edge.output, edge.output_if_true)
+        }
+        for name in list(scheme.jobs):
             path = scheme_dir(project_dir, scheme_name) / name / JOB_FILE
+            if not path.exists() and name not in named:
+                # RELION takes a file in the scheme's directory for a job when a job names it.
+                del scheme.jobs[name]
+                continue
             if not path.exists():
                 raise SchemerError(f"{path}: the scheme's job {name} has no job file")
             job = read_job(path)
