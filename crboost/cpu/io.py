@@ -8,6 +8,7 @@ as RELION does (`rwTIFF.h`, `renderEER.h`).
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,46 @@ def read_movie(path: Path, *, eer_fractions_per_frame: int | None = None) -> Mov
     return frames
 
 
+def _check_directories(path: Path) -> None:
+    """Follow a TIFF's chain of directories to its end.
+
+    tifffile takes a chain that leads out of the file for its end, so that a movie that is still
+    being copied looks like a shorter one.
+
+    Raises:
+        FileFormatError: the chain leads out of the file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        order = {b"II": "<", b"MM": ">"}.get(stream.read(2))
+        if order is None:
+            raise FileFormatError(path, "not a TIFF")
+        (version,) = struct.unpack(f"{order}H", stream.read(2))
+        big = version == 43
+        count_format, pointer_format = (
+            (order + "Q", order + "Q") if big else (order + "H", order + "I")
+        )
+        entry_size = 20 if big else 12
+        stream.seek(8 if big else 4)
+        directories = 0
+        while True:
+            pointer = stream.read(struct.calcsize(pointer_format))
+            if len(pointer) < struct.calcsize(pointer_format):
+                break
+            (offset,) = struct.unpack(pointer_format, pointer)
+            if offset == 0:
+                return
+            stream.seek(offset)
+            count = stream.read(struct.calcsize(count_format))
+            if len(count) < struct.calcsize(count_format) or offset >= size:
+                break
+            stream.seek(struct.unpack(count_format, count)[0] * entry_size, os.SEEK_CUR)
+            directories += 1
+    raise FileFormatError(path, f"truncated after {directories} frames, or still being written")
+
+
 def _read_tiff(path: Path) -> Movie:
+    _check_directories(path)
     with tifffile.TiffFile(path) as tiff:
         pages = [page.asarray() for page in tiff.pages]
         expected = _frames_promised(tiff)
@@ -89,6 +129,7 @@ def _frames_promised(tiff: tifffile.TiffFile) -> int | None:
 
 
 def _read_eer(path: Path, fractions_per_frame: int | None) -> Movie:
+    _check_directories(path)
     with tifffile.TiffFile(path) as tiff:
         pages = [page for page in tiff.pages if page.aspage().compression in EER_COMPRESSIONS]
         if not pages:
