@@ -15,6 +15,11 @@ TOMO_MOTIONCORR = "TomogramGroupMetadata.star.relion.tomo.motioncorr"
 TOMO_CTFFIND = "TomogramGroupMetadata.star.relion.tomo.ctffind"
 TOMO_ALIGN = "TomogramGroupMetadata.star.relion.tomo.aligntiltseries"
 TOMO_RECONSTRUCT = "TomogramGroupMetadata.star.relion.tomo.reconstruct"
+OPTIMISATION_SET = "TomoOptimisationSet.star.relion"
+MAP = "DensityMap.mrc"
+MASK = "Mask3D.mrc"
+
+EXTERNAL = "relion.external"
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,23 @@ class InputSlot:
 
     Attributes:
         name: the slot's name in plans and messages.
-        accepts: node labels, the preferred one first.
-        relion_field: the option of a `relion.external` job that carries the path.
-        relion_argument: what RELION calls it on the job's command line.
+        accepts: node labels, the preferred one first; a label stands for its refinements too.
+        relion_field: the option of the RELION job that carries the path.
+        optional: whether the job also runs without.
     """
 
     name: str
     accepts: tuple[str, ...]
     relion_field: str = "in_mic"
-    relion_argument: str = "--in_mics"
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class OutputNode:
-    """A file that a successful job leaves in its directory, and its node label."""
+    """A file that a successful job leaves in its directory, and its node label.
+
+    `{iterations}` in a name stands for the last iteration, three digits.
+    """
 
     file: str
     label: str
@@ -51,6 +59,8 @@ class JobType:
         title: for people.
         summary: one sentence on what it does.
         inputs, outputs: see there.
+        relion_type: RELION's label of the job. `relion.external` jobs run our driver; RELION
+            turns the `job.star` of any other into commands itself.
         parallel_over: whether the driver gives its workers to one tilt series after another
             ("tilts": the tool itself uses them) or runs several tilt series at once ("series").
         retries: how often a run tries the job again after a failure that a retry can mend.
@@ -61,8 +71,14 @@ class JobType:
     summary: str
     inputs: tuple[InputSlot, ...]
     outputs: tuple[OutputNode, ...]
+    relion_type: str = EXTERNAL
     parallel_over: Literal["tilts", "series"] = "series"
     retries: int = 1
+
+    @property
+    def is_native(self) -> bool:
+        """Whether RELION itself does the work."""
+        return self.relion_type != EXTERNAL
 
     @property
     def main_output(self) -> OutputNode:
@@ -100,11 +116,105 @@ TS_RECONSTRUCT = JobType(
     outputs=(OutputNode("tomograms.star", TOMO_RECONSTRUCT),),
 )
 
+MOTION_CORR = JobType(
+    name="motionCorr",
+    title="Motion correction (RELION)",
+    summary="Corrects beam-induced motion with RELION's own implementation.",
+    inputs=(InputSlot("tilt_series", (TOMO_IMPORT,), "input_star_mics"),),
+    outputs=(OutputNode("corrected_tilt_series.star", TOMO_MOTIONCORR),),
+    relion_type="relion.motioncorr.own",
+)
+CTF_FIND = JobType(
+    name="ctfFind",
+    title="CTF estimation (ctffind)",
+    summary="Fits the CTF of every tilt image with ctffind, through RELION.",
+    inputs=(InputSlot("tilt_series", (TOMO_MOTIONCORR,), "input_star_mics"),),
+    outputs=(OutputNode("tilt_series_ctf.star", TOMO_CTFFIND),),
+    relion_type="relion.ctffind.ctffind4",
+)
+RECONSTRUCT_TOMOGRAMS = JobType(
+    name="reconstructTomograms",
+    title="Tomogram reconstruction (RELION)",
+    summary="Reconstructs tomograms with RELION.",
+    inputs=(InputSlot("tilt_series", (TOMO_ALIGN,), "in_tiltseries"),),
+    outputs=(OutputNode("tomograms.star", TOMO_RECONSTRUCT),),
+    relion_type="relion.reconstructtomograms",
+)
+SUBTOMO_EXTRACTION = JobType(
+    name="subtomoExtraction",
+    title="Pseudo-subtomograms",
+    summary="Cuts particles out of the tilt series.",
+    inputs=(InputSlot("optimisation_set", (OPTIMISATION_SET,), "in_optimisation"),),
+    outputs=(
+        OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.extract"),
+        OutputNode("particles.star", "ParticleGroupMetadata.star.relion.tomo.extract"),
+    ),
+    relion_type="relion.pseudosubtomo",
+)
+RECONSTRUCT_PARTICLE = JobType(
+    name="reconstructParticle",
+    title="Particle reconstruction",
+    summary="Averages particles straight from the tilt series.",
+    inputs=(
+        InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
+    ),
+    outputs=(OutputNode("merged.mrc", MAP),),
+    relion_type="relion.reconstructparticletomo",
+)
+CLASS3D = JobType(
+    name="class3d",
+    title="3D classification",
+    summary="Sorts particles into classes.",
+    inputs=(
+        InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
+        InputSlot("reference", (MAP,), "fn_ref"),
+        InputSlot("mask", (MASK,), "fn_mask", optional=True),
+    ),
+    outputs=(
+        OutputNode("run_it{iterations}_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),
+    ),
+    relion_type="relion.class3d",
+)
+REFINE3D = JobType(
+    name="refine3d",
+    title="3D auto-refine",
+    summary="Refines particles against one reference, in two halves.",
+    inputs=(
+        InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
+        InputSlot("reference", (MAP,), "fn_ref"),
+        InputSlot("mask", (MASK,), "fn_mask", optional=True),
+    ),
+    outputs=(OutputNode("run_optimisation_set.star", f"{OPTIMISATION_SET}.refine3d"),),
+    relion_type="relion.refine3d",
+)
+
 #: Every job type by name, in the order in which they follow each other.
 CATALOGUE: dict[str, JobType] = {
     job_type.name: job_type
-    for job_type in (IMPORT_MOVIES, FS_MOTION_AND_CTF, TS_ALIGNMENT, TS_RECONSTRUCT)
+    for job_type in (
+        IMPORT_MOVIES,
+        MOTION_CORR,
+        CTF_FIND,
+        FS_MOTION_AND_CTF,
+        TS_ALIGNMENT,
+        RECONSTRUCT_TOMOGRAMS,
+        TS_RECONSTRUCT,
+        SUBTOMO_EXTRACTION,
+        RECONSTRUCT_PARTICLE,
+        CLASS3D,
+        REFINE3D,
+    )
 }
+
+#: RELION's label of a native job -> our name.
+NATIVE_TYPES: dict[str, str] = {
+    job_type.relion_type: name for name, job_type in CATALOGUE.items() if job_type.is_native
+}
+
+
+def label_matches(label: str, wanted: str) -> bool:
+    """Whether a node's label is `wanted` or a refinement of it."""
+    return label == wanted or label.startswith(f"{wanted}.")
 
 
 def producers_of(label: str) -> list[str]:
@@ -112,5 +222,5 @@ def producers_of(label: str) -> list[str]:
     return [
         name
         for name, job_type in CATALOGUE.items()
-        if any(output.label == label for output in job_type.outputs)
+        if any(label_matches(output.label, label) for output in job_type.outputs)
     ]

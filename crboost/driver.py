@@ -32,8 +32,14 @@ from crboost.process import Runner
 from crboost.relion.ledger import Node
 from crboost.relion.markers import ABORT_NOW, Marker, write_marker
 from crboost.relion.nodes import write_output_nodes
-from crboost.results import SeriesResult, missing_outputs, read_results, write_result
-from crboost.stages import Context, SeriesInput, Stage, fingerprint_of, stage_for
+from crboost.results import (
+    SeriesResult,
+    fingerprint_of,
+    missing_outputs,
+    read_results,
+    write_result,
+)
+from crboost.stages import Context, SeriesInput, Stage, stage_for
 from crboost.translate.tables import Row, write_table
 
 Log = Callable[[str], None]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from crboost.catalogue import label_matches
+
 SeriesStatus = Literal["done", "failed", "skipped"]
 
 
@@ -17,7 +19,7 @@ class SeriesRecord:
         status: done, failed (see reason) or skipped.
         reason: why it failed or was skipped.
         fingerprint: identifies parameters and inputs that the result came from.
-        input_fingerprint: the fingerprint that its input had.
+        input_fingerprint: the fingerprint that its input had; "" where nobody recorded it.
     """
 
     status: SeriesStatus
@@ -38,7 +40,8 @@ class PastJob:
         missing: files that the job made and that are gone.
         job_type, node, fingerprint, run: what crboost wrote into its `job.star`; None for jobs
             that somebody ran from RELION's own GUI.
-        parameters: the parameters that it ran with, dotted name to text.
+        parameters: what its result depends on, name to text: for our jobs the parameters that
+            it ran with, for native RELION jobs the options of its `job.star`.
         series: per tilt series, for jobs that crboost ran.
         failure: the first line of what went wrong, for a failed job.
         alive: whether its process still runs.
@@ -83,6 +86,6 @@ class PastJob:
         """The first of its output nodes that one of `labels` fits."""
         for label in labels:
             for file, output_label in self.outputs:
-                if output_label == label:
+                if label_matches(output_label, label):
                     return file
         return None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from crboost.catalogue import CATALOGUE, InputSlot, JobType, producers_of
+from crboost.catalogue import CATALOGUE, InputSlot, JobType, label_matches, producers_of
 from crboost.errors import PlanError
 from crboost.history import PastJob
 
@@ -26,7 +26,8 @@ class WantedJob:
     Attributes:
         node: its name in the parameters and in the scheme (`tsAlignment`, `tsAlignment__2`).
         fingerprint: of the parameters that change its result.
-        parameters: those parameters, dotted name to text; to tell what changed.
+        parameters: those parameters, name to text; for a native RELION job the options of its
+            `job.star` that we decide.
         overrides: input slot to a path that the user insists on.
         commands: the tool commands for one tilt series, for people to read.
         resources: what it asks of the machine.
@@ -67,7 +68,8 @@ class PlannedJob:
 
     Attributes:
         continue_of: the RELION job whose directory and number it keeps; None for a new number.
-        command: tool commands for one tilt series.
+        command: tool commands for one tilt series; none for a native RELION job.
+        options: what a native RELION job's `job.star` says, inputs aside.
     """
 
     node: str
@@ -79,6 +81,7 @@ class PlannedJob:
     resources: Mapping[str, str]
     continue_of: str | None
     retries: int
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def plan(
     warnings: list[str] = []
     for job in queue:
         inputs = tuple(
-            _resolve(job, slot, planned, satisfied, newest_first) for slot in job.job_type.inputs
+            _resolve(job, slot, planned, satisfied, newest_first)
+            for slot in job.job_type.inputs
+            if not slot.optional or job.overrides.get(slot.name)
         )
         verdict = _judge(job, inputs, planned, newest_first, mode, retry_failed)
         if verdict.satisfied_by is not None:
@@ -204,6 +209,7 @@ def plan(
                 resources=job.resources,
                 continue_of=verdict.continue_of,
                 retries=job.job_type.retries,
+                options=job.parameters if job.job_type.is_native else {},
             )
         warnings += verdict.warnings
     return Plan(
@@ -270,8 +276,12 @@ def _producers_in_run(job: WantedJob, slot: InputSlot, nodes: Sequence[str]) -> 
 
 def _output_of(job_type: str, slot: InputSlot) -> str:
     """The file name that a job type gives to what the slot accepts."""
-    outputs = CATALOGUE[job_type].outputs
-    return next(output.file for output in outputs if output.label in slot.accepts)
+    return next(
+        output.file
+        for label in slot.accepts
+        for output in CATALOGUE[job_type].outputs
+        if label_matches(output.label, label)
+    )
 
 
 def _unresolvable(job: WantedJob, slot: InputSlot, newest_first: Sequence[PastJob]) -> PlanError:
@@ -308,7 +318,7 @@ def _judge(
     same = [
         past
         for past in same_type
-        if past.fingerprint == job.fingerprint and (not inputs or set(past.inputs) == paths)
+        if _same_parameters(job, past) and (not inputs or set(past.inputs) == paths)
     ]
     if not same:
         return _Verdict(_why_new(job, paths, same_type))
@@ -347,12 +357,23 @@ def _judge(
     return _Verdict("same parameters and inputs, succeeded", satisfied_by=past, warnings=warnings)
 
 
+def _same_parameters(job: WantedJob, past: PastJob) -> bool:
+    """Whether a past job of this type had the parameters that are wanted now.
+
+    A native RELION job is known by its options alone, whoever started it; options that we leave
+    to RELION do not count.
+    """
+    if job.job_type.is_native:
+        return all(past.parameters.get(name) == value for name, value in job.parameters.items())
+    return past.fingerprint == job.fingerprint
+
+
 def _why_new(job: WantedJob, paths: set[str | None], same_type: Sequence[PastJob]) -> str:
     """Say what makes this job different from all that ran."""
     if not same_type:
         return "has not run yet"
     past = next((one for one in same_type if one.status == "Succeeded"), same_type[0])
-    if past.fingerprint == job.fingerprint:
+    if _same_parameters(job, past):
         before = ", ".join(sorted(past.inputs)) or "nothing"
         return f"its input is {', '.join(sorted(str(p) for p in paths))}; {past.name} had {before}"
     changes = [
@@ -385,7 +406,7 @@ def _news(
     changed = [
         name
         for name, fingerprint in available.items()
-        if name in past.series and past.series[name].input_fingerprint != fingerprint
+        if name in past.series and past.series[name].input_fingerprint not in ("", fingerprint)
     ]
     parts = []
     if new:

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crboost.catalogue import CATALOGUE
+from crboost.catalogue import CATALOGUE, NATIVE_TYPES, JobType
 from crboost.errors import ParameterError, PlanError, ProjectError
 from crboost.failure import classify
 from crboost.files import write_text
-from crboost.history import PastJob
+from crboost.history import PastJob, SeriesRecord
 from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
 from crboost.parameters import (
+    EffectiveParameters,
     ProjectParameters,
     job_type_of,
     read_parameters,
@@ -38,8 +39,12 @@ from crboost.relion.ledger import (
 )
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
-from crboost.results import missing_outputs, read_results
+from crboost.relion.star import read_star
+from crboost.results import fingerprint_of, missing_outputs, read_results, table_fingerprint
 from crboost.tilt_name import plain_name
+
+if TYPE_CHECKING:
+    from crboost.settings import Settings
 
 PARAMETERS_FILE = "project_params.json"
 FRAMES = "frames"
@@ -301,12 +306,24 @@ class Project:
             status = Status.RUNNING
         results = read_results(directory) if given.get("node") else {}
         record = read_job_file(directory)
-        gone = [node.name for node in outputs if not (self.directory / node.name).exists()]
+        # RELION declares a logfile.pdf even where it cannot make one.
+        gone = [
+            node.name
+            for node in outputs
+            if not node.label.startswith("LogFile") and not (self.directory / node.name).exists()
+        ]
         message = ""
         if status == Status.FAILED:
             log = tail(directory / "run.err")
             message = classify(read_failure(directory), log, process.name.rstrip("/")).message
         node = given.get("node")
+        native = NATIVE_TYPES.get(process.type_label)
+        if native is not None:
+            series = self._native_series(directory, native) if status == Status.SUCCEEDED else {}
+            values = dict(job.options) if job else {}
+        else:
+            series = {name: result.record() for name, result in results.items()}
+            values = {key: str(value) for key, value in record.get("parameters", {}).items()}
         return PastJob(
             job=process.name,
             status=status.value,
@@ -314,15 +331,28 @@ class Project:
             inputs=tuple(one.name for one in ledger.inputs_of(process.name)),
             outputs=tuple(dict.fromkeys((one.name, one.label) for one in outputs)),
             missing=(*gone, *missing_outputs(self.directory, results.values())),
-            job_type=job_type_of(node) if node else None,
+            job_type=job_type_of(node) if node else native,
             node=node,
             fingerprint=given.get("fingerprint"),
             run=record.get("run"),
-            parameters={key: str(value) for key, value in record.get("parameters", {}).items()},
-            series={name: result.record() for name, result in results.items()},
+            parameters=values,
+            series=series,
             failure=message.splitlines()[0] if message else None,
             alive=alive,
         )
+
+    def _native_series(self, directory: Path, native: str) -> dict[str, SeriesRecord]:
+        """The tilt series in a native RELION job's output: all that it did are done."""
+        path = directory / CATALOGUE[native].main_output.file
+        if not path.is_file() or path.suffix != ".star":
+            return {}
+        return {
+            row["rlnTomoName"]: SeriesRecord(
+                "done", table_fingerprint(self.directory / row["rlnTomoTiltSeriesStarFile"]), ""
+            )
+            for row in read_star(path).records("global")
+            if "rlnTomoName" in row and "rlnTomoTiltSeriesStarFile" in row
+        }
 
     # --- planning --------------------------------------------------------------------------
 
@@ -333,17 +363,23 @@ class Project:
         mode: Mode = "new",
         *,
         retry_failed: bool = False,
+        settings: Settings | None = None,
     ) -> Plan:
         """What a run of `jobs` (default: all that have parameters) would do. Changes nothing.
 
+        Args:
+            settings: the installation; without it nothing is said of what it lacks.
+
         Raises:
-            PlanError: an input cannot be resolved, or a job is not known.
+            PlanError: an input cannot be resolved, or nothing here can run a job.
+            ParameterError: a job is not known.
         """
         chosen = parameters or self.parameters()
         nodes = list(dict.fromkeys(jobs or chosen.jobs))
         history = self.history()
         wanted = {
-            node: self._wanted(node, chosen) for node in dict.fromkeys((*nodes, *chosen.jobs))
+            node: self._wanted(node, chosen, settings)
+            for node in dict.fromkeys((*nodes, *chosen.jobs))
         }
         made = plan(history, [wanted[node] for node in nodes], mode=mode, retry_failed=retry_failed)
         made = replace(made, warnings=(*made.warnings, *_left_out(history, wanted, nodes, mode)))
@@ -353,16 +389,20 @@ class Project:
                     path = self.directory / str(given.path)
                     if not path.is_file():
                         raise PlanError(
-                            f"jobs.{planned.node}.input_tilt_series = {given.path}: no such file",
+                            f"jobs.{planned.node}.input_{given.slot} = {given.path}: no such file",
                             hint="paths are relative to the project directory",
                         )
         return made
 
-    def _wanted(self, node: str, parameters: ProjectParameters) -> WantedJob:
+    def _wanted(
+        self, node: str, parameters: ProjectParameters, settings: Settings | None
+    ) -> WantedJob:
         from crboost.stages import Context, SeriesInput, stage_for
 
         job_type = CATALOGUE[job_type_of(node)]
         effective = parameters.effective(node)
+        if job_type.is_native:
+            return _wanted_native(node, job_type, effective, settings)
         stage = stage_for(job_type.name, effective.job.tool)
         workers = effective.computing.workers or len(os.sched_getaffinity(0))
         context = Context(self.directory, "<job>", effective, None, "python", workers)
@@ -370,17 +410,40 @@ class Project:
         data: dict[str, str] = {}
         if not job_type.inputs:
             data = {name: one.fingerprint for name, one in stage.inputs(context).items()}
-        override = getattr(effective.job, "input_tilt_series", None)
         return WantedJob(
             node=node,
             job_type=job_type,
             fingerprint=parameters.fingerprint(node),
             parameters={key: str(value) for key, value in effective.decisive().items()},
-            overrides={"tilt_series": override} if override else {},
+            overrides=_overrides(effective, job_type),
             commands=tuple(step.argv for step in stage.steps(context, example)),
             resources={"workers": str(workers)},
             data=data,
         )
+
+
+def _wanted_native(
+    node: str, job_type: JobType, effective: EffectiveParameters, settings: Settings | None
+) -> WantedJob:
+    """A job that RELION turns into commands itself."""
+    from crboost.builders.relion import relion_options
+
+    if settings is not None and settings.engine == "embedded":
+        raise PlanError(
+            f"{node} is a job of RELION's own ({job_type.relion_type}), and no RELION is set up",
+            hint="set up tools.relion (see `crboost doctor`), or take a job with embedded tools",
+        )
+    ctffind = settings.ctffind_executable if settings is not None else "ctffind"
+    options = relion_options(job_type.name, effective, ctffind_executable=ctffind)
+    workers = effective.computing.workers or len(os.sched_getaffinity(0))
+    return WantedJob(
+        node=node,
+        job_type=job_type,
+        fingerprint=fingerprint_of(options),
+        parameters=options,
+        overrides=_overrides(effective, job_type),
+        resources={"workers": str(workers)},
+    )
 
 
 def _left_out(
@@ -402,6 +465,14 @@ def _left_out(
         for job in full.jobs
         if job.node not in nodes
     ]
+
+
+def _overrides(effective: EffectiveParameters, job_type: JobType) -> dict[str, str]:
+    """Inputs that the user insists on: `input_<slot>` of the job."""
+    given = {
+        slot.name: getattr(effective.job, f"input_{slot.name}", None) for slot in job_type.inputs
+    }
+    return {slot: path for slot, path in given.items() if path}
 
 
 _STATUS = {

@@ -6,6 +6,8 @@ pictures read them. The format is in `docs/architecture.md`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -94,3 +96,14 @@ def missing_outputs(project: Path, results: Iterable[SeriesResult]) -> list[str]
         for output in [*result.outputs, *([result.table] if result.table else [])]
         if not (project / output).exists()
     ]
+
+
+def fingerprint_of(value: Any) -> str:
+    """A short hash of plain values, the same for the same values."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def table_fingerprint(path: Path) -> str:
+    """A short hash of a tilt series' STAR file, for jobs that leave no result files."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""

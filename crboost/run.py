@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crboost import __version__
-from crboost.catalogue import CATALOGUE
+from crboost.catalogue import CATALOGUE, label_matches
 from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import read_json, write_json, write_text
 from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
-from crboost.parameters import ProjectParameters, write_parameters
+from crboost.parameters import ProjectParameters, job_type_of, write_parameters
 from crboost.plan import Plan, PlannedJob
 from crboost.project import PARAMETERS_FILE, Project
-from crboost.relion.job import external_job, read_job, write_job
+from crboost.relion.job import Job, external_job, read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
@@ -144,13 +144,19 @@ class Run:
             given.relion_field: given.path or f"{SCHEMES_DIR}/{self.name}/{given.node}/{given.file}"
             for given in job.inputs
         }
-        external = external_job(
-            f"{SCHEMES_DIR}/{self.name}/{DRIVER}",
-            inputs=inputs,
-            parameters={"node": job.node, "fingerprint": job.fingerprint},
-            nr_threads=int(job.resources.get("workers", 1)),
-        )
-        write_job(self.directory / job.node / "job.star", external)
+        workers = int(job.resources.get("workers", 1))
+        job_type = CATALOGUE[job_type_of(job.node)]
+        if job_type.is_native:
+            options = {**job.options, **inputs, "nr_threads": str(workers)}
+            made = Job(job_type.relion_type, options, is_tomo=True)
+        else:
+            made = external_job(
+                f"{SCHEMES_DIR}/{self.name}/{DRIVER}",
+                inputs=inputs,
+                parameters={"node": job.node, "fingerprint": job.fingerprint},
+                nr_threads=workers,
+            )
+        write_job(self.directory / job.node / "job.star", made)
 
     def _reopen(self, job: PlannedJob) -> None:
         """Make an existing job run again in place: this run's job.star, no old marker."""
@@ -245,12 +251,23 @@ class Run:
         return "succeeded", None
 
     def _absent_outputs(self, directory: Path, node: str) -> list[str]:
-        declared = [one.name for one in read_output_nodes(directory)]
-        job_type = CATALOGUE.get(node.partition("__")[0])
-        expected = [output.file for output in job_type.outputs] if job_type else []
-        relative = directory.relative_to(self.project.directory)
-        names = dict.fromkeys([*declared, *(f"{relative}/{file}" for file in expected)])
-        return [name for name in names if not (self.project.directory / name).exists()]
+        """Files that a successful job must have made, and that are not there."""
+        relative = f"{directory.relative_to(self.project.directory)}/"
+        job_type = CATALOGUE[job_type_of(node)]
+        labels = [output.label for output in job_type.outputs]
+        if job_type.is_native:
+            # RELION declares more than it makes (logfile.pdf); what others read must be there.
+            names = [
+                made.name
+                for made in read_ledger(self.project.directory).outputs_of(relative)
+                if any(label_matches(made.label, label) for label in labels)
+            ]
+        else:
+            names = [one.name for one in read_output_nodes(directory)]
+            names += [f"{relative}{output.file}" for output in job_type.outputs]
+        return [
+            name for name in dict.fromkeys(names) if not (self.project.directory / name).exists()
+        ]
 
     def is_over(self) -> bool:
         """Whether no job of the run will move any more by itself."""

@@ -6,11 +6,11 @@ This table joins catalogue, builders and translators; the driver walks it.
 from __future__ import annotations
 
 from crboost.errors import ProjectError
-from crboost.stages.base import Context, SeriesInput, Stage, fingerprint_of
+from crboost.stages.base import Context, SeriesInput, Stage
 from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
 from crboost.stages.import_movies import ImportMovies
 
-__all__ = ["STAGES", "Context", "SeriesInput", "Stage", "fingerprint_of", "stage_for"]
+__all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
 
 #: (job type, tool) -> how it is done.
 STAGES: dict[tuple[str, str], Stage] = {

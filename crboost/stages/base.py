@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +72,3 @@ class Stage(Protocol):
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         """Read what the commands left and turn it into RELION rows."""
         ...
-
-
-def fingerprint_of(value: Any) -> str:
-    """A short hash of plain values, the same for the same values."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -11,8 +11,8 @@ from crboost.builders.step import Step
 from crboost.errors import ProjectError
 from crboost.files import read_json
 from crboost.parameters import FsMotionAndCtf, TsAlignment, TsReconstruct
-from crboost.results import result_file
-from crboost.stages.base import Context, SeriesInput, fingerprint_of
+from crboost.results import result_file, table_fingerprint
+from crboost.stages.base import Context, SeriesInput
 from crboost.tilt_name import tilt_name
 from crboost.translate import cpu as translate
 from crboost.translate.output import SeriesOutput
@@ -28,7 +28,14 @@ class FromStar:
         tables = read_tilt_series(context.project / context.input_star, context.project)
         producer = (context.project / context.input_star).parent
         return {
-            name: SeriesInput(name, _input_fingerprint(producer, name, row, rows), row, rows)
+            name: SeriesInput(
+                name,
+                _input_fingerprint(
+                    producer, name, context.project / str(row["rlnTomoTiltSeriesStarFile"])
+                ),
+                row,
+                rows,
+            )
             for name, (row, rows) in tables.items()
         }
 
@@ -111,13 +118,14 @@ class CpuReconstruct(FromStar):
         )
 
 
-def _input_fingerprint(
-    producer: Path, name: str, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> str:
-    """What a series' input is: its producer's word for it, else a hash of its rows."""
+def _input_fingerprint(producer: Path, name: str, table: Path) -> str:
+    """What a series' input is: its producer's word for it, else a hash of its table.
+
+    The planner asks the same question of the past; both answers must be made the same way.
+    """
     recorded = result_file(producer, name)
     if recorded.is_file():
         fingerprint = read_json(recorded).get("fingerprint")
         if isinstance(fingerprint, str):
             return fingerprint
-    return fingerprint_of({"row": dict(row), "rows": [dict(one) for one in rows]})
+    return table_fingerprint(table)

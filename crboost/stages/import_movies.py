@@ -15,7 +15,8 @@ from crboost.acquisition.tilt_series import (
 )
 from crboost.builders.step import Step
 from crboost.errors import CrboostError
-from crboost.stages.base import Context, SeriesInput, fingerprint_of
+from crboost.results import fingerprint_of
+from crboost.stages.base import Context, SeriesInput
 from crboost.tilt_name import plain_name
 from crboost.translate.acquisition import import_output
 from crboost.translate.output import SeriesOutput
