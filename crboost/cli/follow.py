@@ -191,8 +191,12 @@ def _display(sight: Sight, clock: Clock, *, goes_on: bool) -> RenderableType:
         )
         job = (state.job or "").rstrip("/")
         table.add_row(symbol, state.node, job, doing, clock.text(state))
-    line = Text(f"  {sight.last_line}", style="bright_black", no_wrap=True, overflow="ellipsis")
-    return Group(table, line) if goes_on and sight.last_line else table
+    if not goes_on:
+        return table
+    over = all(state.phase not in ("waiting", "running") for state in sight.states)
+    words = "Making table and pictures" if over else sight.last_line
+    line = Text(f"  {words}", style="bright_black", no_wrap=True, overflow="ellipsis")
+    return Group(table, line)
 
 
 def log_files(project: Path, job: str | None, run: str | None) -> Mapping[str, Path]:

@@ -125,7 +125,12 @@ def relative(path: str | Path, to: Path) -> str:
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], project: Path) -> None:
-    """The table of tilt series, tomogram paths as seen from the project."""
+    """The table of tilt series, tomogram paths as seen from the project.
+
+    On a terminal that is too narrow the paths come below the table, whole: they are to be copied.
+    """
+    from shutil import get_terminal_size
+
     from crboost.quality.summary import table
 
     shown = [
@@ -133,4 +138,12 @@ def results_table(rows: Sequence[Mapping[str, Any]], project: Path) -> None:
         for row in rows
     ]
     headings, cells = table(shown)
-    print_table(headings, cells, right=range(1, len(headings) - 1))
+    numbers = range(1, len(headings) - 1)
+    widest = max(len(line) for line in plain_table(headings, cells).splitlines()) + len(headings)
+    if not is_terminal() or widest <= get_terminal_size().columns:
+        print_table(headings, cells, right=numbers)
+        return
+    print_table(headings[:-1], [row[:-1] for row in cells], right=numbers)
+    heading("Tomograms")
+    for row in cells:
+        typer.echo(f"  {row[0]}  {row[-1]}")
