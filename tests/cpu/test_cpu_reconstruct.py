@@ -39,9 +39,7 @@ def test_a_dot_comes_back_at_its_voxel(
     binning: float, tomogram: tuple[int, int, int], image: tuple[int, int]
 ) -> None:
     voxel = (tomogram[0] // 2 + 22.0, tomogram[1] // 2 - 17.0, tomogram[2] // 2 + 13.0)
-    volume = reconstruct(
-        series(voxel, tomogram, image), TomogramGrid(tomogram, binning), PIXEL
-    )
+    volume = reconstruct(series(voxel, tomogram, image), TomogramGrid(tomogram, binning), PIXEL)
     assert volume.shape == (
         int(tomogram[2] / binning),
         int(tomogram[1] / binning + 0.5),
