@@ -1,0 +1,1 @@
+"""Brings up a real RELION image, a real Apptainer and a real Slurm. Standard library only."""

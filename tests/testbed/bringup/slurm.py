@@ -1,0 +1,281 @@
+"""One-machine Slurm on loopback: controller, two nodes, fake GPUs, real memory limits."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bringup.layout import Layout
+from bringup.shell import TestbedError, output, run, say, wait_until
+
+#: Where every client looks, on the host and inside a container that has it bound.
+CONFIGURATION = Path("/etc/slurm")
+MARK = "# written by the crboost testbed; `python tests/testbed down` removes it"
+CONTROLLER_PORT = 16817
+NODES = {"compute1": 16818, "spare1": 16820}
+ACCOUNTING_PORT = 16819
+PARTITIONS = ("cpu", "gpu", "short", "low", "spare")
+GPUS = 2
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How a job is held to the memory that it asked for.
+
+    `cgroup`: the kernel does it (needs cgroup v1 with memory and freezer, writable); `polling`:
+    Slurm looks once a second and kills a job that has too much. Both end in OUT_OF_MEMORY.
+    """
+
+    name: str
+
+    @classmethod
+    def of_this_machine(cls) -> MemoryLimit:
+        writable = all(
+            (CGROUP / controller / "tasks").exists() and os.access(CGROUP / controller, os.W_OK)
+            for controller in ("memory", "freezer")
+        )
+        return cls("cgroup" if writable else "polling")
+
+
+def start(layout: Layout, *, accounting: bool) -> None:
+    """Start what is not running; restart the daemons when their configuration changed.
+
+    Raises:
+        TestbedError: this machine has a Slurm of its own, or a daemon does not come up.
+    """
+    log = layout.log("slurm")
+    _refuse_foreign_configuration()
+    for name in ("state", "spool", "log", "run"):
+        (layout.slurm / name).mkdir(parents=True, exist_ok=True)
+    _make_gpus(layout)
+    start_munge(layout, log)
+    changed = _write_configuration(layout, MemoryLimit.of_this_machine(), accounting=accounting)
+    answering = _ready()
+    if answering and not changed:
+        return
+    if changed:
+        _stop_daemons(layout)
+    if not alive(_pid(layout, "slurmctld")):
+        run(["slurmctld"], log)
+    for node in NODES:
+        if not alive(_pid(layout, f"slurmd-{node}")):
+            run(["slurmd", "-N", node], log)
+    wait_until("Slurm's nodes are idle", _ready, 30, layout.slurm / "log/slurmctld.log")
+    say(f"Slurm {version()}: {len(NODES)} nodes, memory limit by {MemoryLimit.of_this_machine().name}")
+
+
+def version() -> str | None:
+    """Slurm's version, None without one."""
+    said = output(["sinfo", "--version"])
+    return said.removeprefix("slurm-wlm ").removeprefix("slurm ") if said else None
+
+
+def is_up() -> bool:
+    """Whether the controller answers and it is ours."""
+    return _is_ours(CONFIGURATION / "slurm.conf") and _ready()
+
+
+def stop(layout: Layout) -> None:
+    """Cancel what runs, stop the daemons that `start` started, remove their run-time state."""
+    if is_up():
+        output(["scancel", "--state=RUNNING,PENDING,SUSPENDED", "--partition=" + PARTITIONS[0]])
+        for partition in PARTITIONS[1:]:
+            output(["scancel", f"--partition={partition}"])
+        end = time.monotonic() + 10
+        while time.monotonic() < end and output(["squeue", "-h"]):
+            time.sleep(0.2)
+    _stop_daemons(layout)
+    munge = layout.slurm / "run/munged.pid"
+    if munge.exists():
+        kill(read_pid(munge))
+        munge.unlink(missing_ok=True)
+    for name in ("slurm.conf", "gres.conf", "cgroup.conf"):
+        if _is_ours(CONFIGURATION / name):
+            (CONFIGURATION / name).unlink()
+    shutil.rmtree(layout.slurm, ignore_errors=True)
+
+
+def _ready() -> bool:
+    said = output(["sinfo", "-h", "-N", "-o", "%N %T"])
+    if said is None:
+        return False
+    states = dict(line.split()[:2] for line in said.splitlines() if len(line.split()) == 2)
+    return all(states.get(node) in ("idle", "mixed", "allocated") for node in NODES)
+
+
+def _refuse_foreign_configuration() -> None:
+    for name in ("slurm.conf", "slurmdbd.conf", "cgroup.conf", "gres.conf"):
+        path = CONFIGURATION / name
+        if path.exists() and not _is_ours(path):
+            raise TestbedError(
+                f"{path} is not the testbed's: this machine belongs to another Slurm, which the "
+                "testbed leaves alone. Use a machine without one."
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    return path.exists() and path.read_text(errors="replace").startswith(MARK)
+
+
+def _make_gpus(layout: Layout) -> None:
+    """A character device per GPU: Slurm takes a count without devices for a wrong answer."""
+    for index in range(GPUS):
+        path = layout.slurm / f"gpu{index}"
+        if not path.exists():
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+
+
+def start_munge(layout: Layout, log: Path) -> None:
+    if output(["munge", "-n"]) is not None:
+        return
+    key = Path("/etc/munge/munge.key")
+    if not key.exists():
+        run(["mungekey", "--create"], log)
+    for directory in ("/run/munge", "/var/log/munge", "/var/lib/munge", "/etc/munge"):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        shutil.chown(directory, "munge", "munge")
+    shutil.chown(key, "munge", "munge")
+    Path("/run/munge").chmod(0o755)
+    run(["runuser", "-u", "munge", "--", "/usr/sbin/munged"], log)
+    wait_until("munge answers", lambda: output(["munge", "-n"]) is not None, 10, log)
+    pid = Path("/run/munge/munged.pid").read_text()
+    (layout.slurm / "run/munged.pid").write_text(pid)
+
+
+def _write_configuration(layout: Layout, memory: MemoryLimit, *, accounting: bool) -> bool:
+    """Write slurm.conf, gres.conf and cgroup.conf; True when one of them changed."""
+    texts = {
+        "slurm.conf": _slurm_conf(layout, memory, accounting=accounting),
+        "gres.conf": f"NodeName=compute1 Name=gpu File={layout.slurm}/gpu[0-{GPUS - 1}]\n",
+        "cgroup.conf": (
+            f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={CGROUP}\n"
+            "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
+            if memory.name == "cgroup"
+            else "CgroupPlugin=disabled\n"
+        ),
+    }
+    changed = False
+    CONFIGURATION.mkdir(exist_ok=True)
+    for name, body in texts.items():
+        path = CONFIGURATION / name
+        text = f"{MARK}\n{body}"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            changed = True
+    return changed
+
+
+def _slurm_conf(layout: Layout, memory: MemoryLimit, *, accounting: bool) -> str:
+    here = layout.slurm
+    host = socket.gethostname().split(".")[0]
+    store = (
+        "AccountingStorageType=accounting_storage/slurmdbd\n"
+        f"AccountingStorageHost=localhost\nAccountingStoragePort={ACCOUNTING_PORT}\n"
+        if accounting
+        else "AccountingStorageType=accounting_storage/none\n"
+    )
+    limit = (
+        "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
+        if memory.name == "cgroup"
+        else "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n"
+        "JobAcctGatherParams=OverMemoryKill\n"
+    )
+    nodes = "\n".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+        + (
+            f"CPUs=8 RealMemory=16000 Gres=gpu:{GPUS} State=UNKNOWN"
+            if name == "compute1"
+            else "CPUs=2 RealMemory=4000 State=UNKNOWN"
+        )
+        for name, port in NODES.items()
+    )
+    return f"""\
+ClusterName=testbed
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={CONTROLLER_PORT}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+StateSaveLocation={here}/state
+SlurmdSpoolDir={here}/spool/%n
+SlurmctldPidFile={here}/run/slurmctld.pid
+SlurmdPidFile={here}/run/slurmd-%n.pid
+SlurmctldLogFile={here}/log/slurmctld.log
+SlurmdLogFile={here}/log/slurmd-%n.log
+# More CPUs and memory than the machine may have: tests count them, nobody computes on them.
+SlurmdParameters=config_overrides
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+{store}JobCompType=jobcomp/filetxt
+JobCompLoc={here}/log/jobcomp.log
+{limit}JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+MinJobAge=3600
+# Without it each job takes the memory of a whole node.
+DefMemPerCPU=200
+KillWait=2
+OverTimeLimit=0
+InactiveLimit=0
+GresTypes=gpu
+{nodes}
+PartitionName=cpu Nodes=compute1 Default=YES MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+PartitionName=gpu Nodes=compute1 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+PartitionName=short Nodes=compute1 MaxTime=1 DefaultTime=1 PriorityTier=10 PreemptMode=OFF
+PartitionName=low Nodes=compute1 MaxTime=INFINITE PriorityTier=1 PreemptMode=CANCEL
+PartitionName=spare Nodes=spare1 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def _pid(layout: Layout, daemon: str) -> int | None:
+    return read_pid(layout.slurm / f"run/{daemon}.pid")
+
+
+def read_pid(path: Path) -> int | None:
+    if not path.exists():
+        return None
+    found = re.match(r"\s*(\d+)", path.read_text())
+    return int(found.group(1)) if found else None
+
+
+def alive(pid: int | None) -> bool:
+    """Whether this process exists and is a daemon of Slurm or munge, not a later one's number."""
+    if pid is None:
+        return False
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return False
+    return name in ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
+
+
+def _stop_daemons(layout: Layout) -> None:
+    for daemon in (*(f"slurmd-{node}" for node in NODES), "slurmctld"):
+        kill(_pid(layout, daemon))
+
+
+def kill(pid: int | None, seconds: float = 15) -> None:
+    if pid is None or not alive(pid):
+        return
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while alive(pid):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            break
+        time.sleep(0.1)
