@@ -8,11 +8,14 @@ process took them, so that the lock of a process that is gone is known to be sta
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import re
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +28,11 @@ LEDGER_LOCK = ".relion_lock"
 LEDGER_LOCK_FILE = "lock_default_pipeline.star"
 SCHEME_LOCK_PREFIX = ".relion_lock_scheme_"
 SCHEME_LOCK_FILE = "lock_scheme"
+
+_AT_FDCWD = -100  # <fcntl.h>
+_RENAME_NOREPLACE = 1  # <linux/fs.h>
+_EMPTY_IS_STALE_S = 30.0
+_ASIDE_PREFIX = ".crboost_lock_"
 
 _OWNER = re.compile(
     r"^crboost pid=(?P<pid>\d+) start=(?P<start>\d+) boot=(?P<boot>\S+) host=(?P<host>\S+)$",
@@ -151,11 +159,14 @@ def take(
     Raises:
         SchemerError: the lock stayed for `timeout_s`, or cannot be made here.
     """
+    me = ProcessId.of(os.getpid())
+    owner = f"crboost pid={me.pid} start={me.start_ticks} boot={me.boot_id} host={me.host}"
+    text = f"{message}\n{owner}\n"
     deadline = monotonic() + timeout_s
     while True:
         try:
-            directory.mkdir(mode=0o700)
-            break
+            _make(directory, file_name, text)
+            return
         except FileExistsError:
             if remove_stale(directory):
                 continue
@@ -171,14 +182,73 @@ def take(
                 f"{directory}: cannot make the lock directory: {error.strerror}",
                 hint="the project directory must exist, be writable, and have free space",
             ) from error
-    me = ProcessId.of(os.getpid())
-    owner = f"crboost pid={me.pid} start={me.start_ticks} boot={me.boot_id} host={me.host}"
-    (directory / file_name).write_text(f"{message}\n{owner}\n")
+
+
+def _make(directory: Path, file_name: str, text: str) -> None:
+    """Make the lock directory with its file in one step, so that no kill leaves it unnamed.
+
+    Raises:
+        FileExistsError: somebody has the lock.
+    """
+    if directory.exists():
+        raise FileExistsError(directory)
+    prepared = _aside(directory)
+    prepared.mkdir(mode=0o700)
+    try:
+        (prepared / file_name).write_text(text)
+        if _rename_new(prepared, directory):
+            return
+        # This file system cannot do that (NFS): in two steps, as RELION does.
+        directory.mkdir(mode=0o700)
+        (directory / file_name).write_text(text)
+    finally:
+        shutil.rmtree(prepared, ignore_errors=True)
+
+
+def _aside(directory: Path) -> Path:
+    """A name beside the lock directory that only this process and thread uses."""
+    return directory.with_name(f"{_ASIDE_PREFIX}{os.getpid()}_{threading.get_native_id()}")
+
+
+def sweep(project_dir: Path) -> None:
+    """Remove what processes that were killed while making or giving back a lock have left."""
+    for path in project_dir.glob(f"{_ASIDE_PREFIX}*"):
+        try:
+            is_old = time.time() - path.stat().st_mtime > _EMPTY_IS_STALE_S
+        except FileNotFoundError:
+            continue
+        if is_old:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _rename_new(source: Path, target: Path) -> bool:
+    """Rename unless the target exists; False where the file system cannot promise that.
+
+    A plain rename would replace an empty directory, which is a lock that RELION is just taking.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, there = os.fsencode(source), os.fsencode(target)
+    if libc.renameat2(_AT_FDCWD, here, _AT_FDCWD, there, _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EEXIST, errno.ENOTEMPTY):
+        raise FileExistsError(target)
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(target))
 
 
 def release(directory: Path) -> None:
     """Give a lock back; a lock that somebody removed meanwhile is no error."""
-    shutil.rmtree(directory, ignore_errors=True)
+    aside = _aside(directory)
+    try:
+        # In one step: a kill between the file's and the directory's end would leave it unnamed.
+        directory.rename(aside)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def lock_owner(directory: Path) -> ProcessId | None:
@@ -217,7 +287,14 @@ def describe(directory: Path) -> str:
 
 def _owner_is_gone(directory: Path) -> bool:
     owner = lock_owner(directory)
-    return owner is not None and owner.alive() is False
+    if owner is not None:
+        return owner.alive() is False
+    # Whoever makes a lock in two steps writes its file at once, or was killed in between.
+    try:
+        is_empty = not any(directory.iterdir())
+        return is_empty and time.time() - directory.stat().st_mtime > _EMPTY_IS_STALE_S
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _content(directory: Path) -> str:

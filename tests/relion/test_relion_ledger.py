@@ -264,6 +264,19 @@ def test_relions_lock_is_respected(tmp_path: Path) -> None:
     assert held.exists()
 
 
+def test_an_old_empty_lock_is_debris(tmp_path: Path) -> None:
+    held = tmp_path / ".relion_lock"
+    held.mkdir()
+    with pytest.raises(SchemerError, match="unnamed"):
+        update_ledger(tmp_path, lambda ledger: ledger, timeout_s=0.1)
+    os.utime(held, (time.time() - 60, time.time() - 60))
+    update_ledger(tmp_path, lambda ledger: ledger, timeout_s=0.1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".pipeline_has_changed",
+        "default_pipeline.star",
+    ]
+
+
 def test_a_living_owners_lock_is_respected_and_a_dead_ones_removed(tmp_path: Path) -> None:
     with lock.ledger_lock(tmp_path, "test"):
         assert not lock.remove_stale(tmp_path / ".relion_lock")

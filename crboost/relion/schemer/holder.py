@@ -303,6 +303,7 @@ def clear_scheme_lock(project_dir: Path, scheme_name: str) -> bool:
     Raises:
         SchemerError: the lock's owner lives, or cannot be known.
     """
+    lock.sweep(project_dir)
     directory = lock.scheme_lock_dir(project_dir, scheme_name)
     if not directory.exists():
         return False
