@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,9 +14,35 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {"test": "## For tests", "dev": "## For development"}
 
 
+#: Import name -> package name, where they differ.
+PACKAGES = {"PIL": "pillow", "pydantic_core": "pydantic"}
+#: Declared, but never imported: fastapi for its bounds (Prefect's server breaks with others),
+#: imagecodecs because tifffile reads LZW and EER with it.
+NOT_IMPORTED = {"fastapi", "imagecodecs"}
+
+
 def names(requirements: list[str]) -> set[str]:
     """Package names of requirement strings, without extras and versions."""
     return {re.split(r"[^A-Za-z0-9_-]", requirement, maxsplit=1)[0] for requirement in requirements}
+
+
+def declared(group: str) -> set[str]:
+    """What `pyproject.toml` requires at run time, for tests or for development."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return names(
+        project["dependencies"] if group == "run" else project["optional-dependencies"][group]
+    )
+
+
+def imports(source: Path) -> set[str]:
+    """Top-level names of every module that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def documented(heading: str) -> set[str]:
@@ -27,8 +55,13 @@ def documented(heading: str) -> set[str]:
 
 @pytest.mark.parametrize("group", ["run", "test", "dev"])
 def test_each_dependency_is_documented(group: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = names(
-        project["dependencies"] if group == "run" else project["optional-dependencies"][group]
-    )
-    assert documented(SECTIONS.get(group, "## At run time")) == required
+    assert documented(SECTIONS.get(group, "## At run time")) == declared(group)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    imported = {
+        PACKAGES.get(name, name.replace("_", "-"))
+        for source in [*(ROOT / "crboost").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]
+        for name in imports(source) - sys.stdlib_module_names - {"crboost", "flows"}
+    }
+    assert imported == declared("run") - NOT_IMPORTED
