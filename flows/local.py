@@ -28,7 +28,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _interruptible():
             result = _process(arguments.project, jobs, overrides, arguments.mode, began)
     except Interrupted:
-        result = _interrupted(arguments.project)
+        left = _left_at_work(arguments.project)
+        result = replace(left, message=f"Interrupted. {left.message}")
     except CrboostError as error:
         result = Result("refused", str(error))
     except LocalServerError as error:
@@ -180,11 +181,19 @@ def _run_flow(
     if server is not None:
         server.wait()
     started = time.monotonic() - began
-    state = process_project(
-        project_dir=project, jobs=jobs or None, parameters=overrides or None, mode=mode,
-        return_state=True,
-    )  # fmt: skip
-    result = _result_of(state)
+    try:
+        state = process_project(
+            project_dir=project, jobs=jobs or None, parameters=overrides or None, mode=mode,
+            return_state=True,
+        )  # fmt: skip
+        result = _result_of(state)
+    except Exception as error:
+        # Prefect itself broke, such as a server that went away for good: the jobs do not care.
+        traceback.print_exc()
+        left = _left_at_work(project)
+        where = "the local server" if server else os.environ["PREFECT_API_URL"]
+        message = f"Prefect failed ({where}): {type(error).__name__}: {error}\n{left.message}"
+        result = replace(left, state="error", message=message)
     result.seconds_to_start = round(started, 2)
     return result
 
@@ -216,17 +225,17 @@ def _result_of(state: Any) -> Result:
     return Result("error", f"{message}\nThe flow ended as {state.name}.")
 
 
-def _interrupted(project: Path) -> Result:
-    """What is still at work after this process leaves."""
+def _left_at_work(project: Path) -> Result:
+    """What goes on after this process leaves, as the result of an interrupted run."""
     from crboost.project import Project
-    from crboost.run import active_run
+    from flows.process import run_at_work
 
     try:
-        run = active_run(Project.open(project))
+        run = run_at_work(Project.open(project))
     except CrboostError:
         run = None
     if run is None:
-        return Result("interrupted", "Interrupted; nothing of this project is running.")
+        return Result("interrupted", "Nothing of this project is running.")
     return Result(
         "interrupted",
         f"Left {run.name} at work: its queue goes on by itself.\n"

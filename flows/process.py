@@ -21,7 +21,7 @@ from flows.tasks.snapshot import snapshot
 
 if TYPE_CHECKING:
     from crboost.project import Project
-    from crboost.run import Run
+    from crboost.run import JobState, Run
     from crboost.settings import EngineName
 
 UP_TO_DATE = "everything is up to date"
@@ -142,6 +142,7 @@ def _run_jobs(project: Project, run: Run, engine: EngineName, finished: dict[str
 
     What the jobs before the failure made is reported all the same.
     """
+    state: JobState | None = None
     for node in run.nodes:
         retries = run.retries(node)
         job_task = run_job.with_options(
@@ -151,7 +152,7 @@ def _run_jobs(project: Project, run: Run, engine: EngineName, finished: dict[str
             retry_delay_seconds=RETRY_DELAY_SECONDS if retries else 0,
         )
         try:
-            state = job_task(run, node, engine)
+            state = job_task(run, node, engine, after=state)
         except JobFailed:
             report(project, return_state=True)
             raise

@@ -132,13 +132,14 @@ def worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> b
     retry_condition_fn=worth_retrying,
     description="Start or join one RELION job, follow it to its end, decide by its files.",
 )
-def run_job(run: Run, node: str, engine: EngineName) -> JobState:
+def run_job(run: Run, node: str, engine: EngineName, after: JobState | None = None) -> JobState:
     """Bring one job of a run to its end and return its final state.
 
     Args:
         run: the run, generated or joined.
         node: which of its jobs.
         engine: who walks the scheme when no schemer is at work.
+        after: the job before it in the queue; Prefect draws the order from it.
 
     Raises:
         JobFailed: the job failed, was aborted, or no schemer could be kept alive for it.

@@ -20,9 +20,11 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 Eventually = Callable[..., None]
 
 
-def start(bench: Any, *options: str) -> subprocess.Popen[str]:
+def start(bench: Any, *options: str, api_url: str | None = None) -> subprocess.Popen[str]:
     """`python -m flows.local process` on the bench's project, with a server of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    if api_url:
+        environment |= {"PREFECT_API_URL": api_url, "PREFECT_CLIENT_MAX_RETRIES": "0"}
     return subprocess.Popen(
         [
             sys.executable, "-m", "flows.local", "process", str(bench.directory),
@@ -256,3 +258,11 @@ def test_a_killed_schemer_and_flow_are_recovered_by_the_next_run(
     phases = {node: run.job_state(node).phase for node in run.nodes}
     states = {past.node: past.status for past in bench.project.history()}
     assert states == dict.fromkeys(NODES, "Succeeded"), phases
+
+
+def test_a_prefect_server_that_is_not_there_is_named(bench: Any) -> None:
+    result = finish(bench, start(bench, api_url="http://127.0.0.1:9/api"))
+    assert (result["code"], result["state"]) == (1, "error"), result
+    assert "Prefect failed (http://127.0.0.1:9/api)" in result["message"]
+    assert "Nothing of this project is running" in result["message"]
+    assert bench.starts() == []
