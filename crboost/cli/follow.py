@@ -6,6 +6,7 @@ it is as true for a run that somebody else started.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,13 @@ class Sight:
     run: str | None = None
     states: tuple[JobState, ...] = ()
     last_line: str = ""
+
+
+def before_the_run() -> str:
+    """What happens until the first job is there."""
+    if os.environ.get("PREFECT_API_URL"):
+        return "Planning"
+    return "Starting a Prefect server for this run, and planning"
 
 
 def changes(before: Sight, after: Sight) -> list[str]:
@@ -174,7 +182,7 @@ def _display(sight: Sight, clock: Clock, *, goes_on: bool) -> RenderableType:
     from rich.text import Text
 
     if not sight.states:
-        words = f" Starting Prefect and planning ({seconds(time.monotonic() - clock.began)})"
+        words = f" {before_the_run()} ({seconds(time.monotonic() - clock.began)})"
         return Spinner("dots", Text(words)) if goes_on else Text("")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     for style in ("", "bold", "bright_black", "", "bright_black"):

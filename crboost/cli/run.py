@@ -24,11 +24,19 @@ from crboost.cli.commands import (
     parse_changes,
     print_error,
 )
-from crboost.cli.follow import follow, log_files
+from crboost.cli.follow import before_the_run, follow, log_files
 from crboost.cli.terminal import command, heading, is_terminal, results_table
 
 if TYPE_CHECKING:
     from crboost.project import Project
+
+
+#: What can be done about a run that was left at work.
+WHEN_LEFT = (
+    (("status",), "how it stands"),
+    (("run",), "join it again"),
+    (("schemer", "abort"), "stop it"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def run_flow(project: Project, jobs: Sequence[str], changes: Sequence[str], mode
                 start_new_session=True,
             )  # fmt: skip
         if not is_terminal():
-            typer.echo("Starting Prefect and planning")
+            typer.echo(before_the_run())
         with _passing_signals_to(process):
             follow(project, known, lambda: process.poll() is None)
             code = process.wait()
@@ -152,8 +160,10 @@ def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def report(project: Project, outcome: Outcome, *, shown_as: Path) -> None:
     """Say how a run ended: a failure's own words first, then what there is."""
     if outcome.state == "interrupted":
-        typer.echo(f"\n{outcome.message}", err=True)
-        typer.echo(f"  {command('crboost', 'schemer', 'abort', shown_as)}    stop it", err=True)
+        typer.echo(f"\n{outcome.message.splitlines()[0]}", err=True)
+        if outcome.run:
+            for words, what in WHEN_LEFT:
+                typer.echo(f"  {command('crboost', *words, shown_as)}    {what}", err=True)
         return
     if outcome.state == "refused":
         message, _, hint = outcome.message.partition("\n  -> ")

@@ -12,6 +12,7 @@ from crboost.cli.terminal import heading, print_json, print_table
 
 if TYPE_CHECKING:
     from crboost.history import PastJob
+    from crboost.run import JobState
 
 NOT_YET = "-"
 
@@ -41,13 +42,16 @@ def status(project: ProjectPath, as_json: AsJson = False) -> None:
     typer.echo(f"  {opened.directory}")
     if running is not None:
         typer.echo(f"{running.name} is at work.")
-    if not stages:
+    if not stages and running is None:
         typer.echo("Nothing has run yet.")
         return
     heading("Jobs")
+    rows = {stage: [job.name, state_of(job), counts(job)] for stage, job in stages.items()}
+    if running is not None:
+        rows |= {node: live_row(running.job_state(node)) for node in running.nodes}
     print_table(
         ["job", "RELION job", "status", "tilt series"],
-        [[stage, job.name, state_of(job), counts(job)] for stage, job in stages.items()],
+        [[stage, *row] for stage, row in rows.items()],
         status_columns=[2],
     )
     table = series_by_stage(stages)
@@ -84,6 +88,14 @@ def state_of(job: PastJob) -> str:
     if job.status in ("Running", "Scheduled") and not job.alive:
         return "waiting" if job.status == "Scheduled" else "interrupted"
     return job.status.lower()
+
+
+def live_row(state: JobState) -> list[str]:
+    """RELION job, state and progress of a job whose run is at work."""
+    from crboost.cli.follow import progress
+
+    done = progress(state) if state.total else NOT_YET
+    return [(state.job or NOT_YET).rstrip("/"), state.phase, done]
 
 
 def counts(job: PastJob) -> str:

@@ -145,6 +145,10 @@ def test_an_interrupted_run_goes_on_by_itself(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     wait_for(lambda: (project / "External/job002/crboost_job.json").exists())
+    during = crboost("status", project).stdout
+    assert re.search(r"fsMotionAndCtf +External/job002 +running +\d of 3 tilt series", during)
+    assert "tsReconstruct" in during
+    assert "is at work." in during
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
