@@ -103,6 +103,10 @@ def _process(tilt: TiltMovie, settings: FrameSettings, directory: Path) -> dict[
     frames = used_frames(
         recorded, settings.skip_first_frames, settings.skip_last_frames, tilt.movie
     )
+    if frames.min() == frames.max():
+        raise FileFormatError(
+            tilt.movie, f"every pixel of every frame is {frames.max()}: nothing was recorded"
+        )
     frames = _with_gain(frames, settings, tilt.movie)
     pixel_size = settings.pixel_size_angstrom
     motion = correct_motion(
@@ -111,8 +115,9 @@ def _process(tilt: TiltMovie, settings: FrameSettings, directory: Path) -> dict[
         bfactor_a2=settings.motion_bfactor_a2,
         resolution_angstrom=settings.motion_resolution_angstrom,
     )
+    dose_per_frame = settings.dose_per_tilt_e_per_a2 / len(recorded)
     summary = summarise_motion(
-        motion.shifts_px, pixel_size, settings.dose_per_tilt_e_per_a2 / len(recorded)
+        motion.shifts_px, pixel_size, dose_per_frame, settings.skip_first_frames * dose_per_frame
     )
     window = window_size((motion.average.shape[0], motion.average.shape[1]), settings.ctf_window_px)
     spectrum = power_spectrum(motion.average, window)
@@ -128,10 +133,7 @@ def _process(tilt: TiltMovie, settings: FrameSettings, directory: Path) -> dict[
         "motion_late_angstrom": round(summary.late_angstrom, 3),
         "mean_counts_per_px": float(f"{motion.average.mean():.6g}"),
     }
-    if motion.average.std() > 0:
-        entry |= _ctf_entry(spectrum, tilt, settings)
-    else:
-        entry["reason"] = f"{tilt.movie}: every pixel has the same value; no CTF was fitted"
+    entry |= _ctf_entry(spectrum, tilt, settings)
     write_mrc(
         directory / f"{tilt.name}_PS.mrc",
         display_spectrum(spectrum),
@@ -181,7 +183,7 @@ def used_frames(frames: Movie, skip_first: int, skip_last: int, movie: Path) -> 
     Raises:
         FileFormatError: none would be left.
     """
-    kept = frames[skip_first : len(frames) - skip_last]
+    kept = frames[skip_first : max(0, len(frames) - skip_last)]
     if len(kept) == 0:
         raise FileFormatError(
             movie,

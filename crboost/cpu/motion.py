@@ -16,6 +16,9 @@ CONVERGED_PX = 0.02
 MAX_SHIFT_ANGSTROM = 160.0
 #: A pixel that is this many standard deviations too bright in the sum of all frames is defective.
 HOT_PIXEL_SIGMA = 8.0
+#: A correlation peak must stand out by this many standard deviations (noise reaches 5, frames of
+#: an ordinary movie 15 and more); a frame without one is left where it is.
+MIN_PEAK_SIGMA = 6.0
 #: Motion up to this dose counts as early (RELION's rlnAccumMotionEarly).
 EARLY_DOSE_E_PER_A2 = 4.0
 
@@ -109,12 +112,12 @@ def _measure(
             for spectrum, (y, x) in zip(spectra, shifts, strict=True)
         ]
         total = np.sum(moved, axis=0)
-        correction = np.array(
-            [
-                sub_pixel_peak(sfft.irfft2(one * np.conj(total - one) * weight, s=shape) * allowed)
-                for one in moved
-            ]
-        )
+        correction = np.zeros_like(shifts)
+        for index, one in enumerate(moved):
+            correlation = sfft.irfft2(one * np.conj(total - one) * weight, s=shape)
+            allowed_part = correlation * allowed
+            if allowed_part.max() >= MIN_PEAK_SIGMA * correlation.std():
+                correction[index] = sub_pixel_peak(allowed_part)
         correction -= correction.mean(axis=0)
         shifts += correction
         if np.abs(correction).max() < CONVERGED_PX:
@@ -149,11 +152,17 @@ class MotionSummary:
 
 
 def summarise_motion(
-    shifts_px: Floats, pixel_size_angstrom: float, dose_per_frame_e_per_a2: float
+    shifts_px: Floats,
+    pixel_size_angstrom: float,
+    dose_per_frame_e_per_a2: float,
+    dose_before_e_per_a2: float = 0.0,
 ) -> MotionSummary:
-    """Sum the frame-to-frame steps, split at 4 e/A^2 as RELION does."""
+    """Sum the frame-to-frame steps, split at 4 e/A^2 as RELION does.
+
+    `dose_before_e_per_a2` is what went by in skipped frames.
+    """
     steps = np.hypot(*np.diff(shifts_px, axis=0).T) * pixel_size_angstrom
-    doses = dose_per_frame_e_per_a2 * np.arange(1, len(steps) + 1)
+    doses = dose_before_e_per_a2 + dose_per_frame_e_per_a2 * np.arange(1, len(steps) + 1)
     early = float(steps[doses <= EARLY_DOSE_E_PER_A2].sum())
     total = float(steps.sum())
     return MotionSummary(total, early, total - early)

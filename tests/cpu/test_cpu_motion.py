@@ -82,3 +82,11 @@ def test_path_length_is_split_at_four_electrons() -> None:
     assert summary.total_angstrom == pytest.approx(16)
     assert summary.early_angstrom == pytest.approx(10)
     assert summary.late_angstrom == pytest.approx(6)
+    late = summarise_motion(shifts, 2.0, 2.0, dose_before_e_per_a2=4.0)
+    assert (late.early_angstrom, late.late_angstrom) == (0, pytest.approx(16))
+
+
+def test_frames_without_signal_are_left_where_they_are() -> None:
+    """Noise always has a highest peak somewhere; following it would invent motion."""
+    empty = np.random.default_rng(1).poisson(0.02, (5, 256, 256))
+    assert correct_motion(empty, 4.0).shifts_px.tolist() == [[0, 0]] * 5
