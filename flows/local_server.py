@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 SCHEMA = "prefect_schema.sql"
@@ -195,7 +195,7 @@ class LocalServer:
         with listener, self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env=self.environment,
+                env={**self.environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"},
                 cwd=self.home,  # a prefect.toml or .env in the caller's directory is not ours
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -263,7 +263,7 @@ def _is_healthy(port: int, secret: str) -> bool:
         connection.close()
 
 
-def _die_with_parent():  # type: ignore[no-untyped-def]
+def _die_with_parent() -> Callable[[], None]:
     """A `preexec_fn` that has the kernel end the child when this process dies, however it dies."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()

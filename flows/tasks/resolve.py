@@ -38,8 +38,8 @@ def resolve(
         key=artifact_key(project.directory, "plan"),
         description=f"Plan for {project.name}",
     )
-    for job in plan.satisfied:
-        log.info("%s: up to date in %s", job.node, job.job.rstrip("/"))
+    for done in plan.satisfied:
+        log.info("%s: up to date in %s", done.node, done.job.rstrip("/"))
     for job in plan.jobs:
         log.info("%s: will run: %s", job.node, job.reason)
     for warning in plan.warnings:

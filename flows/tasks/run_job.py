@@ -23,7 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
 from prefect.runtime import task_run
-from prefect_shell import ShellOperation
+from prefect_shell import ShellOperation  # type: ignore[import-untyped]
 
 from crboost.relion.schemer.recovery import Action
 from flows.tasks.follow import FileTail, pause_seconds
