@@ -56,11 +56,12 @@ def status(project: ProjectPath, as_json: AsJson = False) -> None:
     )
     table = series_by_stage(stages)
     if table:
+        columns = list(next(iter(table.values())))
         heading("Tilt series")
         print_table(
-            ["tilt series", *stages],
+            ["tilt series", *columns],
             [[name, *states.values()] for name, states in table.items()],
-            status_columns=range(1, len(stages) + 1),
+            status_columns=range(1, len(columns) + 1),
         )
     wrong = failures(stages)
     if wrong:
@@ -70,13 +71,17 @@ def status(project: ProjectPath, as_json: AsJson = False) -> None:
 
 
 def latest(history: Sequence[PastJob]) -> dict[str, PastJob]:
-    """The newest job of each node, however it ended, in the catalogue's order."""
+    """The newest job of each node, however it ended, in the catalogue's order.
+
+    Jobs that somebody ran from RELION's GUI stand under the name of their type.
+    """
     from crboost.catalogue import CATALOGUE
 
     newest: dict[str, PastJob] = {}
     for past in sorted(history, key=lambda one: one.number):
-        if past.node and past.job_type in CATALOGUE:
-            newest[past.node] = past
+        name = past.node or past.job_type
+        if name and past.job_type in CATALOGUE:
+            newest[name] = past
     order = list(CATALOGUE)
     return dict(
         sorted(newest.items(), key=lambda item: (order.index(item[1].job_type or ""), item[0]))
@@ -106,7 +111,11 @@ def counts(job: PastJob) -> str:
 
 
 def series_by_stage(stages: Mapping[str, PastJob]) -> dict[str, dict[str, str]]:
-    """Tilt series -> stage -> done, failed, skipped or `-`."""
+    """Tilt series -> stage -> done, failed, skipped or `-`.
+
+    RELION's own jobs keep no record per tilt series and have no column.
+    """
+    stages = {stage: job for stage, job in stages.items() if job.series}
     names = sorted({name for job in stages.values() for name in job.series})
     return {
         name: {

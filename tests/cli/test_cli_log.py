@@ -61,6 +61,21 @@ def test_the_newest_job_of_each_node_stands_for_it() -> None:
     }
 
 
+def test_jobs_of_relions_gui_stand_under_their_types_name_and_have_no_series() -> None:
+    native = PastJob(
+        "Tomograms/job013/", "Succeeded", "relion.reconstructtomograms",
+        job_type="reconstructTomograms",
+    )  # fmt: skip
+    record = SeriesRecord("done", "f", "i")
+    ours = PastJob(
+        "External/job001/", "Succeeded", job_type="tsAlignment", node="tsAlignment",
+        series={"TS_01": record},
+    )  # fmt: skip
+    stages = latest([native, ours])
+    assert list(stages) == ["tsAlignment", "reconstructTomograms"]
+    assert series_by_stage(stages) == {"TS_01": {"tsAlignment": "done"}}
+
+
 def test_series_that_a_stage_has_not_seen_are_marked() -> None:
     record = SeriesRecord("done", "f", "i")
     first = PastJob("External/job001/", "Succeeded", series={"TS_01": record, "TS_02": record})
