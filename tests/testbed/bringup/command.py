@@ -54,7 +54,7 @@ def main() -> int:
             return status(layout)
     except MirrorError as error:
         layout.description.unlink(missing_ok=True)
-        text = f"The package mirror could not deliver the testbed; RELION and Slurm tests skip.\n{error}"
+        text = f"The package mirror could not deliver; RELION and Slurm tests skip.\n{error}"
         layout.mirror_failure.write_text(text + "\n")
         banner = "*" * 78
         print(f"{banner}\n{text}\n{banner}", file=sys.stderr)
@@ -119,7 +119,9 @@ def status(layout: Layout) -> int:
     described = description.read(layout)
     if described is None:
         why = (
-            layout.mirror_failure.read_text() if layout.mirror_failure.exists() else "not brought up"
+            layout.mirror_failure.read_text()
+            if layout.mirror_failure.exists()
+            else "not brought up"
         )
         print(f"{layout.root}: down ({why.strip()})")
         return 1
@@ -168,7 +170,7 @@ def _locked(layout: Layout) -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python tests/testbed",
-        description="RELION 5.1 in a SIF, Apptainer and Slurm on this Debian 12 machine, for tests.",
+        description="RELION in a SIF, Apptainer and Slurm on this Debian 12 machine, for tests.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (

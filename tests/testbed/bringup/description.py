@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from bringup import apptainer, image, slurm
@@ -69,7 +68,7 @@ def write(layout: Layout, *, accounting: bool) -> None:
     }
     fresh = layout.description.with_suffix(".new")
     fresh.write_text(json.dumps(described, indent=2) + "\n")
-    os.replace(fresh, layout.description)
+    fresh.replace(layout.description)
 
 
 def read(layout: Layout) -> dict[str, object] | None:

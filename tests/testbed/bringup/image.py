@@ -43,9 +43,9 @@ def make_rootfs(layout: Layout) -> None:
         [
             "mmdebstrap",
             *("--variant=minbase", "--mode=root", "--architectures=amd64", "--components=main"),
-            "--aptopt=Acquire::Check-Valid-Until \"false\"",
-            "--aptopt=Acquire::Languages \"none\"",
-            "--aptopt=APT::Install-Recommends \"false\"",
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            '--aptopt=Acquire::Languages "none"',
+            '--aptopt=APT::Install-Recommends "false"',
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
             f"--include={','.join(PACKAGES)}",
             *("sid", str(layout.rootfs), mirror()),

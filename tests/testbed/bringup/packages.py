@@ -126,7 +126,9 @@ def _known(packages: Sequence[str]) -> bool:
 
 def _os_release() -> dict[str, str]:
     pairs = (
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+        line.split("=", 1)
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if "=" in line
     )
     return {key: value.strip('"') for key, value in pairs}
 

@@ -69,7 +69,8 @@ def start(layout: Layout, *, accounting: bool) -> None:
         if not alive(_pid(layout, f"slurmd-{node}")):
             run(["slurmd", "-N", node], log)
     wait_until("Slurm's nodes are idle", _ready, 30, layout.slurm / "log/slurmctld.log")
-    say(f"Slurm {version()}: {len(NODES)} nodes, memory limit by {MemoryLimit.of_this_machine().name}")
+    limit = MemoryLimit.of_this_machine()
+    say(f"Slurm {version()}: {len(NODES)} nodes, memory limit by {limit.name}")
 
 
 def version() -> str | None:
