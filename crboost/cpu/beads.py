@@ -17,7 +17,7 @@ import scipy.ndimage as ndimage
 from scipy.optimize import minimize_scalar
 
 from crboost.cpu.arrays import Floats
-from crboost.cpu.fourier import resample
+from crboost.cpu.fourier import bin_image, resample
 from crboost.cpu.projector import Projector, ramp_filter
 
 MAX_BEADS = 25
@@ -25,6 +25,8 @@ MAX_BEADS = 25
 MIN_TILTS_PER_BEAD = 8
 MIN_BEADS = 3
 ROUNDS = 3
+#: Beads of this radius and more are looked for in a volume of half the sampling.
+COARSE_SEARCH_RADIUS_PX = 5.0
 #: Beads whose images come closer than this many radii are not measured in that tilt.
 CROWDED_RADII = 3.0
 REWEIGHTINGS = 4
@@ -90,8 +92,16 @@ def align_on_beads(
     seen: npt.NDArray[np.bool_] = np.zeros(len(tilts), bool)
     for round_number in range(ROUNDS):
         if round_number < ROUNDS - 1:
-            volume = _quick_volume(images, tilts, shifts, axis_deg, thickness_px)
-            beads = find_beads(volume, bead_radius_px)
+            # Places to start from need not be fine.
+            coarse = 2 if bead_radius_px >= COARSE_SEARCH_RADIUS_PX else 1
+            volume = _quick_volume(
+                [bin_image(image, coarse) for image in images],
+                tilts,
+                shifts / coarse,
+                axis_deg,
+                thickness_px // coarse,
+            )
+            beads = coarse * find_beads(volume, bead_radius_px / coarse)
         reach = max(2, int(bead_radius_px * (1.2, 0.8, 0.6)[round_number]))
         sightings = track_beads(images, tilts, beads, shifts, axis_deg, bead_radius_px, reach)
         beads, sightings = _keep_followed(beads, sightings, len(tilts))
