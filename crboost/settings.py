@@ -1,19 +1,31 @@
-"""The installation: which schemer drives the queue, where RELION is. One site, one file.
+"""The installation: schemer, containers, tools and scheduler. One site, one file.
 
-Read from, in this order: `CRBOOST_*` environment variables, the TOML file that
-`CRBOOST_SETTINGS` names (else `~/.config/crboost/settings.toml`), defaults. The defaults need
-nothing but Python. `examples/settings.toml` shows every field.
+Read from, in this order: `CRBOOST_*` environment variables (`CRBOOST_TOOLS__RELION__IMAGE=...`),
+the TOML file that `CRBOOST_SETTINGS` names (else `~/.config/crboost/settings.toml`), defaults.
+The defaults need nothing but Python. `examples/settings.toml` shows every field.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shutil
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,29 +33,277 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from crboost.errors import CrboostError
+from crboost.errors import CrboostError, FileFormatError, ParameterError
 
 EngineName = Literal["embedded", "relion"]
+SchedulerKind = Literal["local", "slurm", "pbs", "sge", "lsf"]
+
+#: The programs that jobs can need. The embedded CPU tools need no entry.
+KNOWN_TOOLS = ("relion", "warptools", "aretomo", "imod", "cryocare", "pytom", "ctffind")
+
+#: What XXXextra1XXX, XXXextra2XXX, ... stand for, unless the site says otherwise. The templates
+#: that come with crboost are written for these.
+DEFAULT_EXTRA: Mapping[SchedulerKind, tuple[str, ...]] = {
+    "local": (),
+    "slurm": ("partition", "constraint", "nodes", "ntasks", "cpus", "gres", "mem", "time"),
+    "pbs": ("partition", "nodes", "cpus", "ntasks", "mem", "gpus", "time"),
+    "sge": ("partition", "cpus", "mem_per_cpu", "gpus", "time"),
+    "lsf": ("partition", "cpus", "mem", "gpus", "time"),
+}
+DEFAULT_SUBMIT_COMMAND: Mapping[SchedulerKind, str] = {
+    "local": "",
+    "slurm": "sbatch",
+    "pbs": "qsub",
+    "sge": "qsub",
+    "lsf": "bsub",
+}
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BindSetting(_Group):
+    """A path of the host that a container sees. A string is a path seen under its own name."""
+
+    source: Path = Field(description="Path on the host, absolute.")
+    destination: Path | None = Field(
+        default=None, description="Path in the container; default: the same."
+    )
+    read_only: bool = Field(default=False, description="The container may not write there.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("source", "destination")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
+
+
+class ContainerSettings(_Group):
+    """How tools that come as container images are run."""
+
+    engine: Literal["apptainer", "singularity", "none"] = Field(
+        default="apptainer", description="none: images are ignored, every tool runs natively."
+    )
+    executable: str | None = Field(
+        default=None,
+        description="Path of apptainer where jobs run; default: the engine's name, from PATH.",
+    )
+    binds: list[BindSetting] = Field(
+        default_factory=list,
+        description="What every container sees besides the project and the raw data.",
+    )
+    environment: list[str] = Field(
+        default=[
+            "CUDA_VISIBLE_DEVICES",
+            "GPU_DEVICE_ORDINAL",
+            "ROCR_VISIBLE_DEVICES",
+            "OMP_NUM_THREADS",
+            "TZ",
+        ],
+        description="Variables of the job that its containers see; no other gets in.",
+    )
+    extra_args: list[str] = Field(
+        default_factory=list, description="Further arguments of `apptainer exec`."
+    )
+    mount_home: bool = Field(
+        default=False,
+        description="Show the user's home directory (and the Python packages in it) to containers.",
+    )
+    gpu_flag: str = Field(default="--nv", description="Gives a container the GPUs; AMD: --rocm.")
+
+    @field_validator("environment")
+    @classmethod
+    def _names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        return value
+
+    @property
+    def command(self) -> str:
+        """The program that runs containers."""
+        return self.executable or self.engine
+
+
+class ToolSettings(_Group):
+    """Where one tool is: in an image, or on the machines themselves."""
+
+    image: Path | None = Field(default=None, description="Container image, absolute path.")
+    executable: str | None = Field(
+        default=None,
+        description="Its program; in the image, if there is one. Of relion: its relion_schemer.",
+    )
+    version: str | None = Field(default=None, description="For the record, and for doctor.")
+    binds: list[BindSetting] = Field(
+        default_factory=list, description="What this tool's containers see in addition."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables that this tool needs."
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_absolute():
+            raise ValueError("must be an absolute path")
+        return value.expanduser() if value is not None else None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> ToolSettings:
+        if self.image is None and not self.executable:
+            raise ValueError("needs an image or an executable")
+        return self
+
+
+class ResourceRequest(_Group):
+    """What to ask a scheduler for. What is not set is left to what comes before, or to it."""
+
+    partition: str | None = Field(default=None, description="Partition or queue.")
+    constraint: str | None = Field(default=None, description="Features of the node.")
+    nodes: int | None = Field(default=None, ge=1, description="Nodes of one job.")
+    tasks: int | None = Field(default=None, ge=1, description="Tasks (MPI processes).")
+    cpus: int | None = Field(default=None, ge=1, description="CPUs of each task.")
+    gpus: int | None = Field(default=None, ge=0, description="GPUs of each node.")
+    memory_gb: int | None = Field(default=None, ge=1, description="Memory of each node, GB.")
+    time_limit_minutes: int | None = Field(default=None, ge=1, description="Wall time, minutes.")
+    site: dict[str, str] = Field(
+        default_factory=dict,
+        description="Fields of the site's own that `extra` names: account, qos, ...",
+    )
+
+
+class SchedulerSettings(_Group):
+    """Who runs the jobs, and with which resources."""
+
+    kind: SchedulerKind = Field(default="local", description="local: on this machine.")
+    submit_command: str | None = Field(
+        default=None, description="Default: sbatch, qsub or bsub, from PATH."
+    )
+    template: str | None = Field(
+        default=None,
+        description="Submission template of drivers: a file of qsub/ or an absolute path. "
+        "Default: slurm_cpu.sh, pbs.sh, ...",
+    )
+    template_gpu: str | None = Field(default=None, description="The same for jobs with GPUs.")
+    template_relion: str | None = Field(
+        default=None, description="The same for jobs whose command is RELION's own."
+    )
+    extra: list[str] | None = Field(
+        default=None,
+        description="What XXXextra1XXX, XXXextra2XXX, ... stand for in the templates, in order.",
+    )
+    gpu_resource: str = Field(
+        default="gpu:{gpus}", description="How GPUs are asked for in Slurm's --gres."
+    )
+    defaults: ResourceRequest = Field(
+        default_factory=ResourceRequest, description="Resources of every job."
+    )
+    gpu_defaults: ResourceRequest = Field(
+        default_factory=ResourceRequest, description="On top of that: of jobs with GPUs."
+    )
+    jobs: dict[str, ResourceRequest] = Field(
+        default_factory=dict, description="On top of that: by job type."
+    )
+    modules: list[str] = Field(
+        default_factory=list, description="Environment modules to load in every job."
+    )
+    setup: list[str] = Field(
+        default_factory=list, description="Shell lines at the start of every job."
+    )
+    max_memory_gb: int = Field(
+        default=512, ge=1, description="A retry after out-of-memory asks for no more."
+    )
+    max_time_limit_minutes: int = Field(
+        default=7 * 24 * 60, ge=1, description="A retry after a time limit asks for no more."
+    )
+    poll_s: float = Field(
+        default=30.0, gt=0, description="How often the scheduler is asked for a job, seconds."
+    )
+
+    @field_validator("gpu_resource")
+    @classmethod
+    def _has_number(cls, value: str) -> str:
+        if "{gpus}" not in value:
+            raise ValueError("must contain {gpus}, the number of GPUs")
+        return value
+
+    @field_validator("modules", "setup")
+    @classmethod
+    def _one_line(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        for line in value:
+            if "\n" in line or "XXX" in line:
+                raise ValueError(f"{line!r}: one line each, without XXX")
+        return value
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What XXXextra1XXX, XXXextra2XXX, ... stand for."""
+        return tuple(self.extra) if self.extra is not None else DEFAULT_EXTRA[self.kind]
+
+    @property
+    def submit(self) -> str:
+        """The command that submits a script."""
+        return self.submit_command or DEFAULT_SUBMIT_COMMAND[self.kind]
+
+
+class RelionSettings(_Group):
+    """What RELION itself needs to be told."""
+
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Variables of the schemer and of RELION's own jobs, such as "
+        "RELION_CTFFIND_EXECUTABLE.",
+    )
+    client_binds: list[BindSetting] | None = Field(
+        default=None,
+        description="What a schemer in a container needs to submit jobs: the scheduler's programs, "
+        "libraries, configuration and sockets. Default: found on the host.",
+    )
+    mpirun: list[str] = Field(
+        default=["mpirun", "-n", "XXXmpinodesXXX"],
+        description="Goes before the commands of RELION jobs with more than one MPI process.",
+    )
 
 
 class Settings(BaseSettings):
     """What this installation uses to run jobs."""
 
-    model_config = SettingsConfigDict(env_prefix="CRBOOST_", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="CRBOOST_", env_nested_delimiter="__", extra="forbid"
+    )
 
     schemer: Literal["auto", "embedded", "relion"] = Field(
         default="auto",
         description="Who walks the scheme: the embedded schemer, or relion_schemer. auto: "
-        "relion_schemer if relion_command is set, else embedded.",
-    )
-    relion_command: list[str] = Field(
-        default_factory=list,
-        description="What to put before `relion_schemer`, such as an `apptainer exec` command.",
+        "relion_schemer if tools.relion is there, else embedded.",
     )
     python: str = Field(
         default_factory=lambda: sys.executable,
         description="The Python interpreter with crboost that compute nodes can run.",
     )
+    containers: ContainerSettings = Field(default_factory=ContainerSettings)
+    tools: dict[str, ToolSettings] = Field(
+        default_factory=dict, description=f"By name: {', '.join(KNOWN_TOOLS)}."
+    )
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    relion: RelionSettings = Field(default_factory=RelionSettings)
+
+    @field_validator("tools")
+    @classmethod
+    def _known(cls, value: dict[str, ToolSettings]) -> dict[str, ToolSettings]:
+        for name in value:
+            if name not in KNOWN_TOOLS:
+                close = difflib.get_close_matches(name, KNOWN_TOOLS, 1)
+                meant = f"did you mean {close[0]}?" if close else f"known: {', '.join(KNOWN_TOOLS)}"
+                raise ValueError(f"there is no tool {name!r}; {meant}")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -63,7 +323,32 @@ class Settings(BaseSettings):
         """The schemer engine that `schemer` stands for here."""
         if self.schemer != "auto":
             return self.schemer
-        return "relion" if self.relion_command else "embedded"
+        return "relion" if "relion" in self.tools else "embedded"
+
+    @property
+    def relion_command(self) -> list[str]:
+        """What goes before `relion_schemer` where nothing has to be bound into its container.
+
+        `crboost.containers.relion_launch` is what production needs.
+        """
+        relion = self.tools.get("relion")
+        if relion is None or relion.image is None or self.containers.engine == "none":
+            return []
+        return [self.containers.command, "exec", str(relion.image)]
+
+    def tool(self, name: str) -> ToolSettings:
+        """The settings of one tool.
+
+        Raises:
+            ParameterError: this installation has none.
+        """
+        if name not in self.tools:
+            raise ParameterError(
+                f"the settings have no tools.{name}, which this job needs",
+                hint=f"add [tools.{name}] with an image or an executable to {settings_file()}, "
+                "or choose another tool",
+            )
+        return self.tools[name]
 
 
 def settings_file() -> Path:
@@ -79,24 +364,69 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        CrboostError: a value is not valid, or `relion` is asked for and cannot be found.
+        ParameterError: values that are not allowed; names file or variable, field and value.
+        FileFormatError: the file is not TOML; names the line.
+        CrboostError: `relion` is asked for and cannot be found.
     """
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise CrboostError(
-            f"settings are not valid: {problems}",
-            hint=f"look at {settings_file()} and at CRBOOST_* environment variables",
-        ) from error
-    if settings.engine == "relion":
-        program = (settings.relion_command or ["relion_schemer"])[0]
-        if shutil.which(program) is None:
-            raise CrboostError(
-                f"the relion schemer is chosen, but {program} cannot be found",
-                hint="set CRBOOST_RELION_COMMAND, or CRBOOST_SCHEMER=embedded",
-            )
+        problems = [_problem(each) for each in error.errors(include_url=False)]
+        raise ParameterError(
+            "the settings are not valid:\n" + "\n".join(f"  {each}" for each in problems),
+            hint="examples/settings.toml shows every field",
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise FileFormatError(
+            settings_file(), f"not valid TOML: {error}", line=int(line[1]) if line else None
+        ) from None
+    _check_relion(settings)
     return settings
+
+
+def _problem(error: Any) -> str:
+    """`where: field = value: what is wrong` of one of pydantic's errors."""
+    location = [str(part) for part in error["loc"]]
+    variable = next(
+        (
+            name
+            for end in range(len(location), 0, -1)
+            for name in os.environ
+            if name.upper() == "CRBOOST_" + "__".join(location[:end]).upper()
+        ),
+        None,
+    )
+    where = f"environment variable {variable}" if variable else str(settings_file())
+    given = error.get("input")
+    value = "" if isinstance(given, Mapping) else f" = {given!r}"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {'.'.join(location)}: there is no such setting"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {'.'.join(location)}{value}: {message}"
+
+
+def _check_relion(settings: Settings) -> None:
+    """The relion engine needs a RELION that is there."""
+    if settings.engine != "relion":
+        return
+    if "relion" not in settings.tools:
+        raise CrboostError(
+            "schemer = relion, but the settings have no tools.relion",
+            hint="set CRBOOST_TOOLS__RELION__IMAGE, or CRBOOST_SCHEMER=embedded",
+        )
+    relion = settings.tools["relion"]
+    if relion.image is not None and settings.containers.engine != "none":
+        if not relion.image.exists():
+            raise CrboostError(
+                f"tools.relion.image = {relion.image}: there is no such image",
+                hint="correct the path, or set CRBOOST_SCHEMER=embedded",
+            )
+        program = settings.containers.command
+    else:
+        program = relion.executable or "relion_schemer"
+    if shutil.which(program) is None:
+        raise CrboostError(
+            f"the relion schemer is chosen, but {program} cannot be found",
+            hint="set containers.executable or tools.relion, or CRBOOST_SCHEMER=embedded",
+        )
