@@ -142,16 +142,20 @@ def test_a_failing_job_fails_the_flow_with_its_own_words_and_stops_the_queue(
     assert "results" in artifacts_of(run_id)
 
 
+OUT_OF_MEMORY = (
+    'echo \'{"kind": "out_of_memory", "message": "no memory"}\' > $job/failure.json\n'
+    "touch $job/RELION_JOB_EXIT_FAILURE; exit 1\n"
+)
+
+
+@pytest.mark.parametrize("death", [OUT_OF_MEMORY, "kill -KILL $$\n"])
 def test_a_failure_that_a_retry_can_mend_is_tried_again(
-    bench: Any, prefect: None, eventually: Eventually
+    bench: Any, prefect: None, death: str
 ) -> None:
     from flows.process import process_project
 
     bench.behave(
-        "importmovies",
-        "if [ $(grep -c importmovies starts.txt) = 1 ]; then\n"
-        '  echo \'{"kind": "out_of_memory", "message": "no memory"}\' > $job/failure.json\n'
-        "  touch $job/RELION_JOB_EXIT_FAILURE; exit 1\nfi\n",
+        "importmovies", f"if [ $(grep -c importmovies starts.txt) = 1 ]; then\n{death}fi\n"
     )
     state = process_project(project_dir=bench.directory, jobs=["importmovies"], return_state=True)
     assert state.is_completed(), state.message
