@@ -208,19 +208,29 @@ class Project:
 
     # --- data ------------------------------------------------------------------------------
 
-    def link_new_data(self) -> list[str]:
-        """Link mdocs and movies that fit the project's patterns and came since; their names."""
-        from crboost.acquisition.collect import collect
+    def new_data(self) -> list[Path]:
+        """Mdocs and movies that fit the project's patterns and are not linked yet."""
         from crboost.acquisition.movies import find_movies
 
         data = self.parameters().data
-        linked = {path.name for path in (self.directory / MDOCS).iterdir()}
-        linked |= {path.name for path in (self.directory / FRAMES).iterdir()}
-        movies = [path.absolute() for path in find_movies(data.movies)]
-        mdocs = _matching(data.mdocs)
-        if all(plain_name(path.name) in linked for path in (*movies, *mdocs)):
+        linked = {
+            path.name for folder in (MDOCS, FRAMES) for path in (self.directory / folder).iterdir()
+        }
+        found = [*_matching(data.mdocs), *(path.absolute() for path in find_movies(data.movies))]
+        return [path for path in found if plain_name(path.name) not in linked]
+
+    def link_new_data(self) -> list[str]:
+        """Link what came since the project was made; the names of the links.
+
+        Movies that no tilt series names are left alone.
+        """
+        from crboost.acquisition.collect import collect
+        from crboost.acquisition.movies import find_movies
+
+        if not self.new_data():
             return []
-        session = collect(mdocs, movies)
+        data = self.parameters().data
+        session = collect(_matching(data.mdocs), [p.absolute() for p in find_movies(data.movies)])
         return self._link(
             [path for one in session.series for path in one.movies.values()],
             [one.acquisition.mdoc_path for one in session.series],

@@ -116,8 +116,9 @@ class Run:
         write_json(run.directory / PLAN_FILE, plan.to_dict())
         driver = run.directory / DRIVER
         snapshot = f"{SCHEMES_DIR}/{name}/{PARAMETERS_FILE}"
-        command = shlex.join([python, "-m", "crboost", "job", "run", "--snapshot", snapshot])
-        write_text(driver, f'#!/bin/sh\nexec {command} "$@"\n')
+        # -P: what lies in the project directory must not pass for a Python package.
+        argv = [python, "-P", "-m", "crboost", "job", "run", "--snapshot", snapshot]
+        write_text(driver, f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
         driver.chmod(0o755)
         write_json(
             run.directory / RECORD_FILE,
@@ -268,12 +269,6 @@ class Run:
         return [
             name for name in dict.fromkeys(names) if not (self.project.directory / name).exists()
         ]
-
-    def is_over(self) -> bool:
-        """Whether no job of the run will move any more by itself."""
-        if self.schemer_alive():
-            return False
-        return not any(self.job_state(node).phase == "running" for node in self.nodes)
 
     # --- its schemer -----------------------------------------------------------------------
 

@@ -203,7 +203,7 @@ def test_the_record_tells_what_ran_with_what(processed: Project) -> None:
     assert record["tilt_series"] == ["TS_01", "TS_02", "TS_03"]
     assert record["resources"]["cpu_seconds"] > 0
     commands = read_results(processed.directory / "External/job003")["TS_01"].commands
-    assert commands[0][1:4] == ["-m", "crboost.cpu", "align"]
+    assert commands[0][1:5] == ["-P", "-m", "crboost.cpu", "align"]
 
 
 START = """

@@ -105,7 +105,9 @@ def test_late_movies_are_linked(tmp_path: Path, example_data: Path) -> None:
     project = create(tmp_path / "P", raw).project
     assert project.link_new_data() == []
     (tmp_path / late.name).rename(late)
+    assert project.new_data() == [late]
     assert project.link_new_data() == [late.name]
+    assert project.new_data() == []
     assert project.link_new_data() == []
 
 

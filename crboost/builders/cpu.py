@@ -183,7 +183,18 @@ def _step(
     spec_file = f"{out}/{command}.json"
     return Step(
         name=command,
-        argv=(python, "-m", "crboost.cpu", command, "--spec", spec_file, "--out", out, *options),
+        argv=(
+            python,
+            "-P",
+            "-m",
+            "crboost.cpu",
+            command,
+            "--spec",
+            spec_file,
+            "--out",
+            out,
+            *options,
+        ),
         files={spec_file: json.dumps(spec, indent=1, ensure_ascii=False) + "\n"},
         creates=(f"{out}/result.json",),
         environment=ENVIRONMENT,

@@ -45,6 +45,12 @@ def plan(
         print_json(made.to_dict())
         return
     print_plan(made, commands=commands)
+    new = opened.new_data()
+    if new:
+        typer.echo(
+            f"\n{counted(len(new), 'new file')} of raw data, such as {new[0].name}: "
+            "not in this plan; a run links them first."
+        )
     if not made.is_empty:
         again = [word for one in changes or () for word in ("--set", one)]
         if mode is not Mode.new:

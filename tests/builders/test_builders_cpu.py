@@ -49,7 +49,7 @@ def frames(row: dict[str, Any] = ROW, **changes: object) -> Step:
 def test_frames() -> None:
     step = frames()
     assert step.argv == (
-        *("py", "-m", "crboost.cpu", "frames", "--spec", f"{OUT}/frames.json"),
+        *("py", "-P", "-m", "crboost.cpu", "frames", "--spec", f"{OUT}/frames.json"),
         *("--out", OUT, "--workers", "2"),
     )
     assert step.creates == (f"{OUT}/result.json",)

@@ -383,6 +383,7 @@ def start_argv(project_dir: Path, scheme_name: str, engine: str) -> list[str]:
     """
     return [
         sys.executable,
+        "-P",  # what lies in the project directory must not pass for a Python package
         "-m",
         "crboost",
         "schemer",
