@@ -10,11 +10,12 @@ from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
 from crboost.parameters.effective import EffectiveParameters
 from crboost.parameters.errors import ParameterProblemsError, Problem
+from crboost.parameters.job_base import JobParameters
 from crboost.parameters.jobs import (
+    DEFAULT_JOBS,
     JOB_MODELS,
     FsMotionAndCtf,
     ImportMovies,
-    JobParameters,
     TsAlignment,
     TsReconstruct,
     job_type_of,
@@ -27,13 +28,26 @@ from crboost.parameters.project import (
     read_parameters,
     write_parameters,
 )
+from crboost.parameters.relion_jobs import (
+    Class3d,
+    CtfFind,
+    MotionCorr,
+    ReconstructParticle,
+    ReconstructTomograms,
+    Refine3d,
+    RelionJobParameters,
+    SubtomoExtraction,
+)
 from crboost.parameters.schema import ParameterRow, describe, json_schema
 
 __all__ = [
     "DEFAULT_EER_FRAMES_PER_FRACTION",
+    "DEFAULT_JOBS",
     "JOB_MODELS",
     "Acquisition",
+    "Class3d",
     "Computing",
+    "CtfFind",
     "DataSources",
     "EffectiveParameters",
     "FieldFacts",
@@ -41,12 +55,18 @@ __all__ = [
     "ImportMovies",
     "JobParameters",
     "Microscope",
+    "MotionCorr",
     "Origin",
     "ParameterModel",
     "ParameterProblemsError",
     "ParameterRow",
     "Problem",
     "ProjectParameters",
+    "ReconstructParticle",
+    "ReconstructTomograms",
+    "Refine3d",
+    "RelionJobParameters",
+    "SubtomoExtraction",
     "TsAlignment",
     "TsReconstruct",
     "describe",

@@ -15,7 +15,7 @@ from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
 from crboost.parameters.errors import ParameterProblemsError, Problem, problems_of, unknown
 from crboost.parameters.groups import GROUPS
-from crboost.parameters.jobs import JobParameters
+from crboost.parameters.job_base import JobParameters
 from crboost.parameters.microscope import Microscope
 from crboost.parameters.origin import Origin, Source, plain
 

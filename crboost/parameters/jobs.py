@@ -8,12 +8,14 @@ parameter it follows (`follows`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
 from crboost.errors import ParameterError
-from crboost.parameters.base import ParameterModel, closest, field, field_facts
+from crboost.parameters.base import closest, field, field_facts
+from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
+from crboost.parameters.relion_jobs import RELION_MODELS
 from crboost.parameters.shaped_text import (
     DefocusRange,
     Grid,
@@ -23,30 +25,16 @@ from crboost.parameters.shaped_text import (
     parse_size,
 )
 
-T = TypeVar("T")
 
-PIXEL_SIZE = "microscope.pixel_size_angstrom"
-BINNING = "acquisition.reconstruction_binning"
-
-
-class JobParameters(ParameterModel):
-    """What every job type has.
-
-    `uses` names the global parameters that its result depends on, apart from those that its
-    fields follow. `yields_to_mdoc` names those among them whose value, unless the user set it,
-    gives way to what each tilt series' own mdoc says: there the result depends on who set it.
-    """
-
-    job_type: ClassVar[str] = ""
-    uses: ClassVar[frozenset[str]] = frozenset()
-    yields_to_mdoc: ClassVar[frozenset[str]] = frozenset()
+class CpuJobParameters(JobParameters):
+    """A job type that the driver runs, with the built-in tools."""
 
     tool: Literal["cpu"] = field(
         "cpu", title="Tool", description="The program that does the work; cpu is built in."
     )
 
 
-class PerTiltSeries(JobParameters):
+class PerTiltSeries(CpuJobParameters):
     """A job that works on each tilt series by itself, as another job left it."""
 
     input_tilt_series: str | None = field(
@@ -71,7 +59,7 @@ def _all_or_some(value: int) -> int:
     return value
 
 
-class ImportMovies(JobParameters):
+class ImportMovies(CpuJobParameters):
     """Movies and mdocs become RELION's tables of tilt series."""
 
     job_type: ClassVar[str] = "importmovies"
@@ -327,12 +315,12 @@ class TsAlignment(PerTiltSeries):
     @property
     def alignment_pixel_size_angstrom(self) -> float:
         """`rescale_angpixs` of an effective job, never None."""
-        return _resolved(self.rescale_angpixs, "rescale_angpixs")
+        return resolved(self.rescale_angpixs, "rescale_angpixs")
 
     @property
     def thickness_nm(self) -> float:
         """`sample_thickness_nm` of an effective job, never None."""
-        return _resolved(self.sample_thickness_nm, "sample_thickness_nm")
+        return resolved(self.sample_thickness_nm, "sample_thickness_nm")
 
 
 class TsReconstruct(PerTiltSeries):
@@ -402,12 +390,12 @@ class TsReconstruct(PerTiltSeries):
     @property
     def tomogram_pixel_size_angstrom(self) -> float:
         """`rescale_angpixs` of an effective job, never None."""
-        return _resolved(self.rescale_angpixs, "rescale_angpixs")
+        return resolved(self.rescale_angpixs, "rescale_angpixs")
 
     @property
     def thickness_nm(self) -> float:
         """`sample_thickness_nm` of an effective job, never None."""
-        return _resolved(self.sample_thickness_nm, "sample_thickness_nm")
+        return resolved(self.sample_thickness_nm, "sample_thickness_nm")
 
     @property
     def tomo_dimensions_px(self) -> tuple[int, int, int] | None:
@@ -415,9 +403,20 @@ class TsReconstruct(PerTiltSeries):
         return None if self.tomo_dimensions is None else _triple(self.tomo_dimensions)
 
 
-JOB_MODELS: dict[str, type[JobParameters]] = {
-    model.job_type: model for model in (ImportMovies, FsMotionAndCtf, TsAlignment, TsReconstruct)
-}
+DEFAULT_JOBS = tuple(
+    model.job_type for model in (ImportMovies, FsMotionAndCtf, TsAlignment, TsReconstruct)
+)
+"""The jobs of a new project."""
+
+_MODELS: tuple[type[JobParameters], ...] = (
+    ImportMovies,
+    FsMotionAndCtf,
+    TsAlignment,
+    TsReconstruct,
+    *RELION_MODELS,
+)
+
+JOB_MODELS: dict[str, type[JobParameters]] = {model.job_type: model for model in _MODELS}
 """The model of each job type."""
 
 
@@ -452,9 +451,3 @@ def unused_by_tool(job: JobParameters) -> list[str]:
 def _triple(text: str) -> tuple[int, int, int]:
     first, second, third = parse_size(text, 3)
     return first, second, third
-
-
-def _resolved(value: T | None, name: str) -> T:
-    if value is None:
-        raise ValueError(f"{name} still follows the project: take the job from effective(node)")
-    return value

@@ -29,7 +29,13 @@ from crboost.parameters.data import DataSources
 from crboost.parameters.effective import EffectiveParameters, resolve_acquisition, resolve_job
 from crboost.parameters.errors import ParameterProblemsError, Problem, problems_of, unknown
 from crboost.parameters.groups import GROUPS, paths_of
-from crboost.parameters.jobs import JOB_MODELS, JobParameters, job_type_of, unused_by_tool
+from crboost.parameters.job_base import JobParameters
+from crboost.parameters.jobs import (
+    DEFAULT_JOBS,
+    JOB_MODELS,
+    job_type_of,
+    unused_by_tool,
+)
 from crboost.parameters.microscope import Microscope
 from crboost.parameters.origin import BY_HAND, Origin, Source, plain
 
@@ -121,7 +127,7 @@ class ProjectParameters(ParameterModel):
         project_name: str,
         created: datetime,
         *,
-        jobs: Iterable[str] = tuple(JOB_MODELS),
+        jobs: Iterable[str] = DEFAULT_JOBS,
     ) -> ProjectParameters:
         """A project with every parameter at its default.
 

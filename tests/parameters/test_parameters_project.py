@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from crboost.errors import FileFormatError, ParameterError
 from crboost.parameters import (
+    DEFAULT_JOBS,
     JOB_MODELS,
     ImportMovies,
     Origin,
@@ -35,12 +36,12 @@ def project() -> ProjectParameters:
 
 
 def fingerprints(parameters: ProjectParameters) -> dict[str, str]:
-    return {node: parameters.fingerprint(node) for node in JOB_MODELS}
+    return {node: parameters.fingerprint(node) for node in DEFAULT_JOBS}
 
 
 def changed_jobs(before: ProjectParameters, changes: dict[str, Any]) -> set[str]:
     old, new = fingerprints(before), fingerprints(before.with_values(changes))
-    return {node for node in JOB_MODELS if old[node] != new[node]}
+    return {node for node in DEFAULT_JOBS if old[node] != new[node]}
 
 
 # -- file ------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path, project: ProjectPar
 def changes() -> st.SearchStrategy[dict[str, Any]]:
     """Values for some parameters, each within its bounds."""
     values: dict[str, st.SearchStrategy[Any]] = {}
-    heads = {**GROUPS, **{f"jobs.{node}": model for node, model in JOB_MODELS.items()}}
+    heads = {**GROUPS, **{f"jobs.{node}": JOB_MODELS[node] for node in DEFAULT_JOBS}}
     for head, model in heads.items():
         for name in model.model_fields:
             facts, path = field_facts(model, name), f"{head}.{name}"
@@ -401,7 +402,7 @@ def test_an_effective_job_is_what_it_says(project: ProjectParameters) -> None:
 
 # -- fingerprints ----------------------------------------------------------------------------
 
-ALL = set(JOB_MODELS)
+ALL = set(DEFAULT_JOBS)
 
 
 @pytest.mark.parametrize(

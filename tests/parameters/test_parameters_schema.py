@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from crboost.parameters import ProjectParameters, describe, json_schema
+from crboost.parameters import JOB_MODELS, ProjectParameters, describe, json_schema
 
 PROJECT = ProjectParameters.new("demo", datetime(2026, 5, 1, tzinfo=UTC))
 
@@ -26,12 +26,7 @@ def test_the_schema_has_bounds_units_and_every_job_type() -> None:
     pixel = schema["$defs"]["Microscope"]["properties"]["pixel_size_angstrom"]
     assert (pixel["minimum"], pixel["maximum"], pixel["unit"]) == (0.5, 10, "Å")
     jobs = schema["properties"]["jobs"]
-    assert list(jobs["properties"]) == [
-        "importmovies",
-        "fsMotionAndCtf",
-        "tsAlignment",
-        "tsReconstruct",
-    ]
+    assert list(jobs["properties"]) == list(JOB_MODELS)
     alignment = schema["$defs"]["TsAlignment"]["properties"]
     assert alignment["patch_x"]["tools"] == ["aretomo"]
     assert alignment["sample_thickness_nm"]["follows"] == ["acquisition.sample_thickness_nm"]

@@ -1,0 +1,40 @@
+"""What every job type's model has, and what the models share."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeVar
+
+from crboost.parameters.base import ParameterModel, field
+
+T = TypeVar("T")
+
+PIXEL_SIZE = "microscope.pixel_size_angstrom"
+BINNING = "acquisition.reconstruction_binning"
+
+
+class JobParameters(ParameterModel):
+    """What every job type has.
+
+    `uses` names the global parameters that its result depends on, apart from those that its
+    fields follow. `yields_to_mdoc` names those among them whose value, unless the user set it,
+    gives way to what each tilt series' own mdoc says: there the result depends on who set it.
+    """
+
+    job_type: ClassVar[str] = ""
+    uses: ClassVar[frozenset[str]] = frozenset()
+    yields_to_mdoc: ClassVar[frozenset[str]] = frozenset()
+
+    tool: Literal["cpu", "relion"] = field(
+        "cpu", title="Tool", description="The program that does the work; cpu is built in."
+    )
+
+
+def resolved(value: T | None, name: str) -> T:
+    """`value` of a field that follows the project, which must have been filled in.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if value is None:
+        raise ValueError(f"{name} still follows the project: take the job from effective(node)")
+    return value
