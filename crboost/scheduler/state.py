@@ -296,7 +296,7 @@ def job_state(job_id: str, ask: Ask = ask_slurm) -> JobState:
     For an array's number: all of its tasks together.
     """
     states, problem = _ask(job_id, ask)
-    state = combined(job_id, _of(job_id, states))
+    state = combined(job_id, states.values())
     if state is not None:
         return state
     if problem is None:
@@ -313,29 +313,39 @@ def array_states(job_id: str, ask: Ask = ask_slurm) -> dict[str, JobState]:
     states, _ = _ask(job_id, ask)
     return {
         state.record.task: state
-        for state in _of(job_id, states)
+        for state in states.values()
         if state.record is not None and state.record.task
     }
 
 
-def _of(job_id: str, states: dict[str, JobState]) -> list[JobState]:
-    """Those about this job: by the number shown, by the raw one, by the array's."""
+def _about(job_id: str, records: list[Record], source: str) -> dict[str, JobState]:
+    """The states of this job: by the number shown, else by the array's, else by the raw one."""
+    states = interpret_all(records, source)
     if job_id in states:
-        return [states[job_id]]
-    found = [one for one in states.values() if one.record and one.record.array_id == job_id]
-    return found or [one for one in states.values() if one.record and one.record.raw_id == job_id]
+        return {job_id: states[job_id]}
+    for attribute in ("array_id", "raw_id"):
+        found = {
+            name: state
+            for name, state in states.items()
+            if state.record is not None and getattr(state.record, attribute) == job_id
+        }
+        if found:
+            return found
+    return {}
 
 
 def _ask(job_id: str, ask: Ask) -> tuple[dict[str, JobState], str | None]:
     """(what is known, why there is no answer); nothing and None: the job is certainly gone."""
     accounted = ask(["sacct", "--parsable2", f"--jobs={job_id}", f"--format={SACCT_FIELDS}"])
-    known = interpret_all(parse_sacct(accounted.out), "sacct") if accounted.code == 0 else {}
+    known: dict[str, JobState] = {}
+    if accounted.code == 0:
+        known = _about(job_id, parse_sacct(accounted.out), "sacct")
     if known and not any(state.alive or state.alive is None for state in known.values()):
         return known, None
     controller = ask(["scontrol", "show", "job", job_id])
     if controller.code == 0:
         # Of a job that is not over the controller knows more: why it waits, that it is ending.
-        current = interpret_all(parse_scontrol(controller.out), "scontrol")
+        current = _about(job_id, parse_scontrol(controller.out), "scontrol")
         if current:
             return {**known, **current}, None
     if _no_such_job(controller):
@@ -348,7 +358,7 @@ def _ask(job_id: str, ask: Ask) -> tuple[dict[str, JobState], str | None]:
         ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={SQUEUE_FORMAT}"]
     )
     if queue.code == 0:
-        current = interpret_all(parse_squeue(queue.out), "squeue")
+        current = _about(job_id, parse_squeue(queue.out), "squeue")
         if current:
             return current, None
     said = next(
