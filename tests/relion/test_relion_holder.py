@@ -201,7 +201,7 @@ def test_start_argv(tmp_path: Path) -> None:
     argv = start_argv(tmp_path, "run_1", "embedded")
     assert argv == [
         sys.executable,
-        *("-m", "crboost", "schemer", "run", str(tmp_path), "run_1", "--engine", "embedded"),
+        *("-P", "-m", "crboost", "schemer", "run", str(tmp_path), "run_1", "--engine", "embedded"),
     ]
 
 
