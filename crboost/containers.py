@@ -19,6 +19,7 @@ from pathlib import Path
 from crboost.errors import CrboostError, ParameterError
 from crboost.files import read_json, write_json
 from crboost.relion.job import extra_environment
+from crboost.scheduler.resources import extra_labels
 from crboost.settings import BindSetting, ContainerSettings, Settings
 
 #: What an outer container, or a user's shell, would have an inner one do.
@@ -161,11 +162,22 @@ def environment_arguments(variables: Mapping[str, str]) -> list[str]:
             raise ParameterError(f"{name!r} is not the name of an environment variable")
         if "\r" in value or "\0" in value:
             raise ParameterError(f"environment variable {name} = {value!r}: control character")
-        # apptainer reads each `--env` as a line of CSV: a comma would begin the next variable.
-        arguments += ["--env", _csv(f"{name}={value}")]
+        arguments += ["--env", _env_argument(name, value)]
         evaluated = evaluated or any(character in value for character in '$`"\\')
     # Without it apptainer lets a shell evaluate the values.
     return [*(["--no-eval"] if evaluated else []), *arguments]
+
+
+def _env_argument(name: str, value: str) -> str:
+    """One variable as `--env` takes it.
+
+    With one `=` in it the argument is taken as it is, but loses double quotes at its ends; with
+    more it is read as a line of CSV (spf13/pflag, stringToString). A second variable forces CSV.
+    """
+    argument = f"{name}={value}"
+    if '"' in value:
+        return f"CRBOOST_CONTAINER=1,{_csv(argument)}"
+    return argument if "=" not in value else _csv(argument)
 
 
 def allowed_environment(
@@ -359,7 +371,7 @@ def schemer_environment(settings: Settings) -> dict[str, str]:
     scheduler = settings.scheduler
     variables = dict(settings.relion.environment)
     if scheduler.kind != "local":
-        variables |= extra_environment(scheduler.fields)
+        variables |= extra_environment(extra_labels(scheduler))
         variables |= {"RELION_QSUB_COMMAND": scheduler.submit}
     if scheduler.kind == "slurm":
         # Keeps the container's own PATH and LD_LIBRARY_PATH out of the jobs.
