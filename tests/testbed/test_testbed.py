@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def test_schemer_in_the_image_submits_both_jobs_of_a_scheme(
 
 
 @pytest.mark.slurm
+@pytest.mark.usefixtures("slurm_memory_limit")
 def test_slurm_tells_out_of_memory_from_time_limit_and_failure(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
@@ -211,13 +213,19 @@ def test_a_gpu_job_sees_its_gpu_and_only_two_fit(slurm: SlurmCluster, tmp_path: 
     for job in jobs[:2]:
         slurm.wait(job, until="RUNNING")
     assert slurm.fields(jobs[2])["JobState"] == "PENDING"
+    seen: set[str] = set()
+    end = time.monotonic() + 20
+    while seen != {"0", "1"} and time.monotonic() < end:
+        time.sleep(0.1)
+        seen = set((tmp_path / "gpu.out").read_text().split())
+    assert seen == {"0", "1"}
     slurm.cancel_all()
     assert {slurm.wait(job) for job in jobs} == {"CANCELLED"}
-    assert set((tmp_path / "gpu.out").read_text().split()[:2]) == {"0", "1"}
 
 
 @pytest.mark.relion
 @pytest.mark.slurm
+@pytest.mark.usefixtures("slurm_memory_limit")
 def test_a_container_in_a_job_is_held_to_the_jobs_memory(
     relion_sif: RelionImage, slurm: SlurmCluster, tmp_path: Path
 ) -> None:

@@ -47,7 +47,11 @@ def main() -> int:
     layout = Layout((arguments.dir or default_directory()).absolute())
     try:
         if arguments.command == "up":
-            up(layout, with_accounting=arguments.with_sacct)
+            up(
+                layout,
+                with_accounting=arguments.with_sacct,
+                memory=arguments.memory_limit,
+            )
         elif arguments.command == "down":
             down(layout, purge=arguments.purge)
         else:
@@ -66,7 +70,7 @@ def main() -> int:
     return 0
 
 
-def up(layout: Layout, *, with_accounting: bool) -> None:
+def up(layout: Layout, *, with_accounting: bool, memory: str) -> None:
     """Everything up, steps whose result is there skipped, independent ones side by side.
 
     Accounting that is already up stays up.
@@ -77,6 +81,7 @@ def up(layout: Layout, *, with_accounting: bool) -> None:
     if os.geteuid() != 0:
         raise TestbedError("run as root: it installs packages and starts Slurm")
     packages.check_host()
+    slurm.refuse_other_slurm(layout)
     with _locked(layout):
         before = description.read(layout) or {}
         known = before.get("slurm")
@@ -91,13 +96,13 @@ def up(layout: Layout, *, with_accounting: bool) -> None:
                 packages.install(commands, layout.log("packages"))
             if with_accounting:
                 accounting.start(layout)
-            slurm.start(layout, accounting=with_accounting)
+            slurm.start(layout, accounting=with_accounting, memory=memory)
 
         _side_by_side(
             lambda: image.make_rootfs(layout), lambda: apptainer.install(layout), start_slurm
         )
         image.pack(layout)
-        description.write(layout, accounting=with_accounting)
+        description.write(layout, accounting=with_accounting, memory=memory)
     say(f"up: {layout.description}")
 
 
@@ -109,6 +114,7 @@ def down(layout: Layout, *, purge: bool) -> None:
         layout.description.unlink(missing_ok=True)
         slurm.stop(layout)
         accounting.stop(layout)
+        slurm.stop_munge(layout)
         shutil.rmtree(layout.slurm, ignore_errors=True)
         if purge:
             shutil.rmtree(layout.root)
@@ -187,6 +193,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "up":
             command.add_argument(
                 "--with-sacct", action="store_true", help="with accounting (MariaDB, slurmdbd)"
+            )
+            command.add_argument(
+                "--memory-limit",
+                choices=slurm.MEMORY_LIMITS,
+                default=slurm.memory_limit_of_this_machine(),
+                help="who holds jobs to their memory (default here: %(default)s)",
             )
         if name == "down":
             command.add_argument("--purge", action="store_true", help="remove all files as well")

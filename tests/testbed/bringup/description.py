@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bringup import apptainer, image, slurm
 from bringup.layout import Layout
-from bringup.shell import TestbedError, output
+from bringup.shell import TestbedError
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 CLIENTS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol", "sacct")
@@ -27,7 +27,7 @@ def submission_binds() -> list[str]:
     return [str(path) for path in paths if path.exists()]
 
 
-def write(layout: Layout, *, accounting: bool) -> None:
+def write(layout: Layout, *, accounting: bool, memory: str) -> None:
     """Describe the testbed, with versions as asked from what runs.
 
     Raises:
@@ -52,7 +52,7 @@ def write(layout: Layout, *, accounting: bool) -> None:
             "default_partition": slurm.PARTITIONS[0],
             "nodes": list(slurm.NODES),
             "gpus": slurm.GPUS,
-            "memory_limit": slurm.MemoryLimit.of_this_machine().name,
+            "memory_limit": memory,
             "accounting": accounting,
             "log_directory": str(layout.slurm / "log"),
         },
@@ -77,8 +77,3 @@ def read(layout: Layout) -> dict[str, object] | None:
         return None
     loaded: dict[str, object] = json.loads(layout.description.read_text())
     return loaded
-
-
-def accounting_answers() -> bool:
-    """Whether sacct has something to ask."""
-    return output(["sacct", "-n", "-X"]) is not None

@@ -10,15 +10,15 @@ from bringup.layout import Layout
 from bringup.packages import mirror
 from bringup.shell import output, run, say
 
-#: The stand-ins run on the image's Python, with the project's own CTF fit.
-PACKAGES = ("relion", "python3", "python3-numpy", "python3-scipy")
+#: RELION makes its PDFs with ghostscript; the stand-ins run on the image's Python, with the
+#: project's own CTF fit.
+PACKAGES = ("relion", "ghostscript", "python3", "python3-numpy", "python3-scipy")
 #: Not needed at run time; LLVM and HIP come with OpenMPI's transport for AMD's GPUs.
 LEFT_OUT = (
     "/usr/share/man/*",
     "/usr/share/doc/*",
     "/usr/share/locale/*",
     "/usr/share/info/*",
-    "/usr/share/fonts/*",
     "/usr/lib/*/libLLVM*",
     "/usr/lib/llvm-*",
     "/usr/lib/*/libamd_comgr*",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,7 +10,6 @@ import signal
 import socket
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from bringup.layout import Layout
@@ -24,53 +24,59 @@ ACCOUNTING_PORT = 16819
 PARTITIONS = ("cpu", "gpu", "short", "low", "spare")
 GPUS = 2
 CGROUP = Path("/sys/fs/cgroup")
+V1_CONTROLLERS = ("memory", "freezer")
 
 
-@dataclass(frozen=True)
-class MemoryLimit:
-    """How a job is held to the memory that it asked for.
-
-    `cgroup`: the kernel does it (needs cgroup v1 with memory and freezer, writable); `polling`:
-    Slurm looks once a second and kills a job that has too much. Both end in OUT_OF_MEMORY.
-    """
-
-    name: str
-
-    @classmethod
-    def of_this_machine(cls) -> MemoryLimit:
-        writable = all(
-            (CGROUP / controller / "tasks").exists() and os.access(CGROUP / controller, os.W_OK)
-            for controller in ("memory", "freezer")
-        )
-        return cls("cgroup" if writable else "polling")
+#: How a job is held to the memory that it asked for. By cgroup the kernel does it and the job ends
+#: in OUT_OF_MEMORY; by polling Slurm looks once a second and kills it, which it calls FAILED.
+MEMORY_LIMITS = ("cgroup/v1", "cgroup/v2", "polling")
 
 
-def start(layout: Layout, *, accounting: bool) -> None:
+def memory_limit_of_this_machine() -> str:
+    """The best of `MEMORY_LIMITS` that this machine can do."""
+    if all(os.access(CGROUP / controller / "tasks", os.W_OK) for controller in V1_CONTROLLERS):
+        return "cgroup/v1"
+    unified = CGROUP / "cgroup.controllers"
+    if unified.exists() and "memory" in unified.read_text().split() and os.access(CGROUP, os.W_OK):
+        return "cgroup/v2"
+    return "polling"
+
+
+def start(layout: Layout, *, accounting: bool, memory: str) -> None:
     """Start what is not running; restart the daemons when their configuration changed.
 
     Raises:
-        TestbedError: this machine has a Slurm of its own, or a daemon does not come up.
+        TestbedError: this machine has a Slurm of its own or another testbed, or a daemon does not
+            come up.
     """
     log = layout.log("slurm")
-    _refuse_foreign_configuration()
+    refuse_other_slurm(layout)
     for name in ("state", "spool", "log", "run"):
         (layout.slurm / name).mkdir(parents=True, exist_ok=True)
     _make_gpus(layout)
     start_munge(layout, log)
-    changed = _write_configuration(layout, MemoryLimit.of_this_machine(), accounting=accounting)
-    answering = _ready()
-    if answering and not changed:
-        return
+    changed = _write_configuration(layout, memory, accounting=accounting)
     if changed:
         _stop_daemons(layout)
+    # Without a controller the clients try for ten seconds.
+    if alive(_pid(layout, "slurmctld")) and _ready():
+        return
     if not alive(_pid(layout, "slurmctld")):
         run(["slurmctld"], log)
     for node in NODES:
         if not alive(_pid(layout, f"slurmd-{node}")):
             run(["slurmd", "-N", node], log)
+    wait_until(
+        "Slurm's controller answers",
+        lambda: output(["scontrol", "ping"]) is not None,
+        30,
+        layout.slurm / "log/slurmctld.log",
+    )
+    if changed or not _ready():
+        for node in NODES:  # fails, and rightly so, for a node that is not down
+            output(["scontrol", "update", f"nodename={node}", "state=resume"])
     wait_until("Slurm's nodes are idle", _ready, 30, layout.slurm / "log/slurmctld.log")
-    limit = MemoryLimit.of_this_machine()
-    say(f"Slurm {version()}: {len(NODES)} nodes, memory limit by {limit.name}")
+    say(f"Slurm {version()}: {len(NODES)} nodes, memory limit by {memory}")
 
 
 def version() -> str | None:
@@ -81,27 +87,31 @@ def version() -> str | None:
 
 def is_up() -> bool:
     """Whether the controller answers and it is ours."""
-    return _is_ours(CONFIGURATION / "slurm.conf") and _ready()
+    return _owner() is not None and output(["scontrol", "ping"]) is not None
 
 
 def stop(layout: Layout) -> None:
-    """Cancel what runs, stop the daemons that `start` started, remove their run-time state."""
-    if is_up():
-        output(["scancel", "--state=RUNNING,PENDING,SUSPENDED", "--partition=" + PARTITIONS[0]])
-        for partition in PARTITIONS[1:]:
+    """Cancel what runs, stop the daemons that `start` started, remove their configuration."""
+    if _owner() != str(layout.root):
+        return
+    if alive(_pid(layout, "slurmctld")) and _ready():
+        for partition in PARTITIONS:
             output(["scancel", f"--partition={partition}"])
         end = time.monotonic() + 10
         while time.monotonic() < end and output(["squeue", "-h"]):
             time.sleep(0.2)
     _stop_daemons(layout)
-    munge = layout.slurm / "run/munged.pid"
-    if munge.exists():
-        kill(read_pid(munge))
-        munge.unlink(missing_ok=True)
+    _remove_cgroups()
     for name in ("slurm.conf", "gres.conf", "cgroup.conf"):
         if _is_ours(CONFIGURATION / name):
             (CONFIGURATION / name).unlink()
-    shutil.rmtree(layout.slurm, ignore_errors=True)
+
+
+def stop_munge(layout: Layout) -> None:
+    """Stop munged if it was `start_munge` that started it."""
+    pid = layout.slurm / "run/munged.pid"
+    kill(read_pid(pid))
+    pid.unlink(missing_ok=True)
 
 
 def _ready() -> bool:
@@ -112,7 +122,12 @@ def _ready() -> bool:
     return all(states.get(node) in ("idle", "mixed", "allocated") for node in NODES)
 
 
-def _refuse_foreign_configuration() -> None:
+def refuse_other_slurm(layout: Layout) -> None:
+    """Leave alone what is not this testbed's.
+
+    Raises:
+        TestbedError: the machine has a Slurm of its own, or a testbed elsewhere is up.
+    """
     for name in ("slurm.conf", "slurmdbd.conf", "cgroup.conf", "gres.conf"):
         path = CONFIGURATION / name
         if path.exists() and not _is_ours(path):
@@ -120,6 +135,32 @@ def _refuse_foreign_configuration() -> None:
                 f"{path} is not the testbed's: this machine belongs to another Slurm, which the "
                 "testbed leaves alone. Use a machine without one."
             )
+    owner = _owner()
+    if owner is None or owner == str(layout.root):
+        return
+    if alive(_pid(Layout(Path(owner)), "slurmctld")):
+        raise TestbedError(
+            f"another testbed is up: python tests/testbed down --dir {owner}; or use that one"
+        )
+
+
+def _owner() -> str | None:
+    """Directory of the testbed whose configuration is in place, None without one."""
+    path = CONFIGURATION / "slurm.conf"
+    if not _is_ours(path):
+        return None
+    found = re.search(r"^StateSaveLocation=(.*)/slurm/state$", path.read_text(), re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _remove_cgroups() -> None:
+    """Slurm leaves its empty cgroups behind."""
+    for controller in V1_CONTROLLERS:
+        for node in NODES:
+            top = CGROUP / controller / f"slurm_{node}"
+            for directory in sorted(top.glob("**/"), reverse=True):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
 
 def _is_ours(path: Path) -> bool:
@@ -151,17 +192,12 @@ def start_munge(layout: Layout, log: Path) -> None:
     (layout.slurm / "run/munged.pid").write_text(pid)
 
 
-def _write_configuration(layout: Layout, memory: MemoryLimit, *, accounting: bool) -> bool:
+def _write_configuration(layout: Layout, memory: str, *, accounting: bool) -> bool:
     """Write slurm.conf, gres.conf and cgroup.conf; True when one of them changed."""
     texts = {
         "slurm.conf": _slurm_conf(layout, memory, accounting=accounting),
         "gres.conf": f"NodeName=compute1 Name=gpu File={layout.slurm}/gpu[0-{GPUS - 1}]\n",
-        "cgroup.conf": (
-            f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={CGROUP}\n"
-            "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
-            if memory.name == "cgroup"
-            else "CgroupPlugin=disabled\n"
-        ),
+        "cgroup.conf": _cgroup_conf(memory),
     }
     changed = False
     CONFIGURATION.mkdir(exist_ok=True)
@@ -174,7 +210,17 @@ def _write_configuration(layout: Layout, memory: MemoryLimit, *, accounting: boo
     return changed
 
 
-def _slurm_conf(layout: Layout, memory: MemoryLimit, *, accounting: bool) -> str:
+def _cgroup_conf(memory: str) -> str:
+    if memory == "cgroup/v2":
+        # No mount point: it is where the kernel has it. Not every container has a systemd to ask.
+        where = "CgroupPlugin=cgroup/v2\nIgnoreSystemdOnFailure=yes\n"
+    else:
+        # For polling too: slurmd wants a plug-in, and this one does nothing until it is used.
+        where = f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={CGROUP}\n"
+    return where + "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
+
+
+def _slurm_conf(layout: Layout, memory: str, *, accounting: bool) -> str:
     here = layout.slurm
     host = socket.gethostname().split(".")[0]
     store = (
@@ -185,7 +231,7 @@ def _slurm_conf(layout: Layout, memory: MemoryLimit, *, accounting: bool) -> str
     )
     limit = (
         "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
-        if memory.name == "cgroup"
+        if memory != "polling"
         else "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n"
         "JobAcctGatherParams=OverMemoryKill\n"
     )
