@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,22 +24,20 @@ def mirror() -> str:
         TestbedError: there is none.
     """
     codename = _os_release().get("VERSION_CODENAME", "")
-    listed = output(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(SITE) $(RELEASE) $(COMPONENT)",
-            "Created-By: Packages",
-        ]
-    )
+    fields = "$(SITE) $(RELEASE) $(COMPONENT) $(ORIGIN)"
+    listed = output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
     for line in (listed or "").splitlines():
         words = line.split()
-        if len(words) == 3 and words[1:] == [codename, "main"]:
+        if words[1:] == [codename, "main", "Debian"]:
             return words[0]
+    # Before the first `apt-get update` apt knows its sources only.
+    uris = output(["apt-get", "update", "--print-uris"])
+    found = re.search(rf"'(\S+)/dists/{codename}/InRelease'", uris or "")
+    if found:
+        return found.group(1)
     raise TestbedError(
         f"apt's configuration names no mirror for Debian {codename} main; "
-        "see `apt-get indextargets` and add one to /etc/apt/sources.list.d/"
+        "see `apt-get update --print-uris` and add one to /etc/apt/sources.list.d/"
     )
 
 
