@@ -41,10 +41,7 @@ class InputSlot:
 
 @dataclass(frozen=True)
 class OutputNode:
-    """A file that a successful job leaves in its directory, and its node label.
-
-    `{iterations}` in a name stands for the last iteration, three digits.
-    """
+    """A file that a successful job leaves in its directory, and its node label."""
 
     file: str
     label: str
@@ -64,6 +61,10 @@ class JobType:
         parallel_over: whether the driver gives its workers to one tilt series after another
             ("tilts": the tool itself uses them) or runs several tilt series at once ("series").
         retries: how often a run tries the job again after a failure that a retry can mend.
+        has_threads: whether RELION's job knows `nr_threads`.
+        mpi: MPI processes that it needs at least.
+        can_continue: whether starting it again in its directory goes on with what is there;
+            RELION's refinements want a file to go on from instead.
     """
 
     name: str
@@ -74,6 +75,9 @@ class JobType:
     relion_type: str = EXTERNAL
     parallel_over: Literal["tilts", "series"] = "series"
     retries: int = 1
+    has_threads: bool = True
+    mpi: int = 1
+    can_continue: bool = True
 
     @property
     def is_native(self) -> bool:
@@ -131,6 +135,7 @@ CTF_FIND = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_MOTIONCORR,), "input_star_mics"),),
     outputs=(OutputNode("tilt_series_ctf.star", TOMO_CTFFIND),),
     relion_type="relion.ctffind.ctffind4",
+    has_threads=False,
 )
 RECONSTRUCT_TOMOGRAMS = JobType(
     name="reconstructTomograms",
@@ -158,7 +163,10 @@ RECONSTRUCT_PARTICLE = JobType(
     inputs=(
         InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
     ),
-    outputs=(OutputNode("merged.mrc", MAP),),
+    outputs=(
+        OutputNode("merged.mrc", f"{MAP}.relion.tomo.map.reconstruct"),
+        OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.reconstruct"),
+    ),
     relion_type="relion.reconstructparticletomo",
 )
 CLASS3D = JobType(
@@ -170,10 +178,9 @@ CLASS3D = JobType(
         InputSlot("reference", (MAP,), "fn_ref"),
         InputSlot("mask", (MASK,), "fn_mask", optional=True),
     ),
-    outputs=(
-        OutputNode("run_it{iterations}_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),
-    ),
+    outputs=(OutputNode("run_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),),
     relion_type="relion.class3d",
+    can_continue=False,
 )
 REFINE3D = JobType(
     name="refine3d",
@@ -185,7 +192,9 @@ REFINE3D = JobType(
         InputSlot("mask", (MASK,), "fn_mask", optional=True),
     ),
     outputs=(OutputNode("run_optimisation_set.star", f"{OPTIMISATION_SET}.refine3d"),),
-    relion_type="relion.refine3d",
+    relion_type="relion.refine3d.tomo",
+    mpi=3,
+    can_continue=False,
 )
 
 #: Every job type by name, in the order in which they follow each other.

@@ -207,7 +207,7 @@ def plan(
                 inputs=inputs,
                 command=job.commands,
                 resources=job.resources,
-                continue_of=verdict.continue_of,
+                continue_of=verdict.continue_of if job.job_type.can_continue else None,
                 retries=job.job_type.retries,
                 options=job.parameters if job.job_type.is_native else {},
             )

@@ -44,6 +44,7 @@ from crboost.results import fingerprint_of, missing_outputs, read_results, table
 from crboost.tilt_name import plain_name
 
 if TYPE_CHECKING:
+    from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
 PARAMETERS_FILE = "project_params.json"
@@ -277,10 +278,14 @@ class Project:
         """RELION's ledger as it is now."""
         return read_ledger(self.directory)
 
-    def history(self) -> list[PastJob]:
-        """Every job in the ledger, with what its directory tells."""
+    def history(self, settings: Settings | None = None) -> list[PastJob]:
+        """Every job in the ledger, with what its directory tells.
+
+        Args:
+            settings: to ask the scheduler whether a job that has said nothing still runs.
+        """
         ledger = self.ledger()
-        return [self._past_job(ledger, process) for process in ledger.processes]
+        return [self._past_job(ledger, process, settings) for process in ledger.processes]
 
     def reconcile(self) -> list[str]:
         """Book jobs that ended while nobody was watching, as RELION's GUI does when it opens.
@@ -300,12 +305,22 @@ class Project:
             if before.get(process.name) not in (None, process.status)
         ]
 
-    def _past_job(self, ledger: Ledger, process: Process) -> PastJob:
+    def _past_job(self, ledger: Ledger, process: Process, settings: Settings | None) -> PastJob:
         directory = self.directory / process.name
         job = _read_job_star(directory)
         given = _parameters_of(job)
         marker = read_marker(directory)
         alive = is_driver_alive(directory)
+        if (
+            not alive
+            and marker is None
+            and process.status is Status.RUNNING
+            and settings is not None
+            and settings.scheduler.kind != "local"
+        ):
+            from crboost.scheduler.watch import job_alive
+
+            alive = job_alive(settings.scheduler)(directory)
         status, outputs = process.status, ledger.outputs_of(process.name)
         if status in (Status.RUNNING, Status.SCHEDULED) and marker is not None and not alive:
             status = _STATUS[marker]
@@ -386,7 +401,7 @@ class Project:
         """
         chosen = parameters or self.parameters()
         nodes = list(dict.fromkeys(jobs or chosen.jobs))
-        history = self.history()
+        history = self.history(settings)
         wanted = {
             node: self._wanted(node, chosen, settings)
             for node in dict.fromkeys((*nodes, *chosen.jobs))
@@ -414,7 +429,8 @@ class Project:
         if job_type.is_native:
             return _wanted_native(node, job_type, effective, settings)
         stage = stage_for(job_type.name, effective.job.tool)
-        workers = effective.computing.workers or len(os.sched_getaffinity(0))
+        resources = _resource_words(effective, job_type, settings)
+        workers = int(resources["workers"])
         context = Context(self.directory, "<job>", effective, None, "python", workers)
         example = SeriesInput("<tilt series>", "", {}, [])
         data: dict[str, str] = {}
@@ -427,7 +443,7 @@ class Project:
             parameters={key: str(value) for key, value in effective.decisive().items()},
             overrides=_overrides(effective, job_type),
             commands=tuple(step.argv for step in stage.steps(context, example)),
-            resources={"workers": str(workers)},
+            resources=resources,
             data=data,
         )
 
@@ -443,16 +459,16 @@ def _wanted_native(
             f"{node} is a job of RELION's own ({job_type.relion_type}), and no RELION is set up",
             hint="set up tools.relion (see `crboost doctor`), or take a job with embedded tools",
         )
-    ctffind = settings.ctffind_executable if settings is not None else "ctffind"
-    options = relion_options(job_type.name, effective, ctffind_executable=ctffind)
-    workers = effective.computing.workers or len(os.sched_getaffinity(0))
+    ctffind = settings.tools.get("ctffind") if settings is not None else None
+    executable = ctffind.executable if ctffind is not None else None
+    options = relion_options(job_type.name, effective, ctffind_executable=executable or "ctffind")
     return WantedJob(
         node=node,
         job_type=job_type,
         fingerprint=fingerprint_of(options),
         parameters=options,
         overrides=_overrides(effective, job_type),
-        resources={"workers": str(workers)},
+        resources=_resource_words(effective, job_type, settings),
     )
 
 
@@ -475,6 +491,47 @@ def _left_out(
         for job in full.jobs
         if job.node not in nodes
     ]
+
+
+def job_resources(
+    effective: EffectiveParameters, job_type: JobType, settings: Settings
+) -> Resources:
+    """What a job asks the machine or the scheduler for."""
+    from crboost.scheduler.resources import resources_for
+
+    computing = effective.computing
+    set_by_user = {
+        name
+        for name in type(computing).model_fields
+        if effective.origin(f"computing.{name}").source == "user"
+    }
+    return resources_for(
+        job_type.name,
+        computing,
+        settings.scheduler,
+        uses_gpu=bool(getattr(effective.job, "use_gpu", False)),
+        tasks=job_type.mpi,
+        explicit=set_by_user,
+    )
+
+
+def _resource_words(
+    effective: EffectiveParameters, job_type: JobType, settings: Settings | None
+) -> dict[str, str]:
+    """What a plan shows of the resources; `workers` is what the job gets as `--j`."""
+    workers = effective.computing.workers
+    if settings is None or settings.scheduler.kind == "local":
+        return {"workers": str(workers or len(os.sched_getaffinity(0)))}
+    asked = job_resources(effective, job_type, settings)
+    words = {
+        "cpus": asked.cpus,
+        "memory": f"{asked.memory_gb} GB" if asked.memory_gb else None,
+        "time": f"{asked.time_limit_minutes} min" if asked.time_limit_minutes else None,
+        "gpus": asked.gpus or None,
+        "partition": asked.partition,
+    }
+    shown = {name: str(value) for name, value in words.items() if value is not None}
+    return {"workers": str(workers or asked.cpus), **shown}
 
 
 def _overrides(effective: EffectiveParameters, job_type: JobType) -> dict[str, str]:

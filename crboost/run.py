@@ -16,18 +16,24 @@ import socket
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crboost import __version__
 from crboost.catalogue import CATALOGUE, label_matches
 from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import read_json, write_json, write_text
-from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
+from crboost.job_directory import (
+    FAILURE_FILE,
+    is_driver_alive,
+    read_failure,
+    read_job_file,
+    tail,
+)
 from crboost.parameters import ProjectParameters, job_type_of, write_parameters
 from crboost.plan import Plan, PlannedJob
-from crboost.project import PARAMETERS_FILE, Project
-from crboost.relion.job import Job, external_job, read_job, write_job
+from crboost.project import PARAMETERS_FILE, STATE, Project, job_resources
+from crboost.relion.job import Job, Submission, external_job, read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
@@ -41,6 +47,7 @@ from crboost.relion.scheme import (
     write_scheme,
 )
 from crboost.relion.schemer.holder import (
+    PID_FILE,
     active_scheme,
     detached_shell_line,
     holder_state,
@@ -49,7 +56,14 @@ from crboost.relion.schemer.holder import (
 from crboost.results import read_results
 from crboost.settings import EngineName
 
-DRIVER = "driver"
+if TYPE_CHECKING:
+    from crboost.relion.schemer.recovery import Recovery
+    from crboost.scheduler.resources import Resources
+    from crboost.settings import Settings
+
+DRIVERS = ".crboost/drivers"
+SETTINGS_FILE = "settings.json"
+RESOURCES_FILE = "resources.json"
 PLAN_FILE = "plan.json"
 RECORD_FILE = "record.json"
 
@@ -90,18 +104,19 @@ class Run:
         project: Project,
         plan: Plan,
         parameters: ProjectParameters,
+        settings: Settings,
         *,
-        python: str,
         now: datetime,
     ) -> Run:
         """Generate the scheme of `plan`. Nothing is started.
 
         Args:
-            python: the interpreter that runs the driver, where the jobs run.
+            settings: the installation; frozen beside the parameters.
             now: names the run.
 
         Raises:
             ProjectError: the plan is empty.
+            CrboostError: a submission template is missing, or would not work.
         """
         if plan.is_empty:
             raise ProjectError("there is nothing to run", hint="everything is up to date")
@@ -109,17 +124,15 @@ class Run:
         run = cls(project, name)
         scheme = make_linear_scheme(name, [job.node for job in plan.jobs], JobMode.CONTINUE)
         for job in plan.jobs:
-            run._write_job(job)
+            run._write_job(job, parameters, settings)
             if job.continue_of:
                 scheme.jobs[job.node] = SchemeJob(job.continue_of, JobMode.CONTINUE, True)
+            elif not CATALOGUE[job.job_type].can_continue:
+                scheme.jobs[job.node].mode = JobMode.NEW
         write_parameters(run.directory / PARAMETERS_FILE, parameters)
+        write_json(run.directory / SETTINGS_FILE, settings.model_dump(mode="json"))
         write_json(run.directory / PLAN_FILE, plan.to_dict())
-        driver = run.directory / DRIVER
-        snapshot = f"{SCHEMES_DIR}/{name}/{PARAMETERS_FILE}"
-        # -P: what lies in the project directory must not pass for a Python package.
-        argv = [python, "-P", "-m", "crboost", "job", "run", "--snapshot", snapshot]
-        write_text(driver, f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
-        driver.chmod(0o755)
+        run._write_driver(settings.python)
         write_json(
             run.directory / RECORD_FILE,
             {
@@ -128,6 +141,9 @@ class Run:
                 "user": getpass.getuser(),
                 "host": socket.gethostname(),
                 "versions": {"crboost": __version__, "python": platform.python_version()},
+                "engine": settings.engine,
+                "scheduler": settings.scheduler.kind,
+                "images": _images(project, settings),
                 "mode": plan.mode,
                 "jobs": [job.node for job in plan.jobs],
                 "events": [],
@@ -140,24 +156,67 @@ class Run:
                 run._reopen(job)
         return run
 
-    def _write_job(self, job: PlannedJob) -> None:
+    @property
+    def driver(self) -> str:
+        """The External jobs' `fn_exe`, project-relative.
+
+        Not below `Schemes/`: RELION takes any option with that in it for a job of the scheme.
+        """
+        return f"{DRIVERS}/{self.name}"
+
+    def _write_driver(self, python: str) -> None:
+        snapshot = f"{SCHEMES_DIR}/{self.name}/{PARAMETERS_FILE}"
+        # -P: what lies in the project directory must not pass for a Python package.
+        argv = [python, "-P", "-m", "crboost", "job", "run", "--snapshot", snapshot]
+        path = self.project.directory / self.driver
+        write_text(path, f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+        path.chmod(0o755)
+
+    def _write_job(
+        self, job: PlannedJob, parameters: ProjectParameters, settings: Settings
+    ) -> None:
         inputs = {
             given.relion_field: given.path or f"{SCHEMES_DIR}/{self.name}/{given.node}/{given.file}"
             for given in job.inputs
         }
+        job_type = CATALOGUE[job.job_type]
+        effective = parameters.effective(job.node)
+        resources = job_resources(effective, job_type, settings)
+        write_json(self.directory / job.node / RESOURCES_FILE, resources.to_dict())
+        submission = self._submission(job.node, resources, settings, native=job_type.is_native)
         workers = int(job.resources.get("workers", 1))
-        job_type = CATALOGUE[job_type_of(job.node)]
         if job_type.is_native:
-            options = {**job.options, **inputs, "nr_threads": str(workers)}
-            made = Job(job_type.relion_type, options, is_tomo=True)
+            options = {**job.options, **inputs}
+            if job_type.has_threads:
+                options["nr_threads"] = str(workers)
+            if job_type.mpi > 1:
+                options["nr_mpi"] = str(job_type.mpi)
+            made = Job(job_type.relion_type, options | _queue_options(submission), is_tomo=True)
         else:
             made = external_job(
-                f"{SCHEMES_DIR}/{self.name}/{DRIVER}",
+                self.driver,
                 inputs=inputs,
                 parameters={"node": job.node, "fingerprint": job.fingerprint},
                 nr_threads=workers,
+                submission=submission,
             )
         write_job(self.directory / job.node / "job.star", made)
+
+    def _submission(
+        self, node: str, resources: Resources, settings: Settings, *, native: bool
+    ) -> Submission | None:
+        if settings.scheduler.kind == "local":
+            return None
+        from crboost.scheduler.submission import write_submission
+
+        return write_submission(
+            self.project.directory,
+            f"{SCHEMES_DIR}/{self.name}",
+            node,
+            resources,
+            settings,
+            native=native,
+        )
 
     def _reopen(self, job: PlannedJob) -> None:
         """Make an existing job run again in place: this run's job.star, no old marker."""
@@ -281,6 +340,56 @@ class Run:
         argv = start_argv(self.project.directory, self.name, engine)
         return detached_shell_line(argv, self.directory / "schemer.out")
 
+    @property
+    def settings(self) -> Settings:
+        """The installation as it was when the run was made."""
+        from crboost.settings import Settings
+
+        path = self.directory / SETTINGS_FILE
+        return Settings.model_validate(read_json(path)) if path.is_file() else Settings()
+
+    def is_job_alive(self, directory: Path) -> bool:
+        """Whether the job in this directory still runs, here or under the scheduler."""
+        from crboost.scheduler.watch import job_alive
+
+        return job_alive(self.settings.scheduler)(directory)
+
+    def recover(self) -> Recovery | None:
+        """Repair what a dead schemer left, before it is started again; recorded.
+
+        Returns:
+            What was found; None if no schemer has ever been started for this run.
+        """
+        from crboost.relion.schemer.recovery import recover
+
+        if not (self.directory / PID_FILE).exists():
+            return None
+        recovery = recover(self.project.directory, self.name, self.is_job_alive)
+        for message in recovery.messages:
+            self.note("recovered", message=message)
+        return recovery
+
+    def explain(self, state: JobState) -> Failure | None:
+        """Why a job failed, with the scheduler's word where the job could not say it itself.
+
+        May take some seconds: a scheduler's accounting comes late.
+        """
+        failure = state.failure
+        if failure is None or state.job is None or self.settings.scheduler.kind != "slurm":
+            return failure
+        if failure.kind not in ("killed", "tool_error"):
+            return failure
+        directory = self.project.directory / state.job
+        if read_failure(directory) is not None and failure.kind != "killed":
+            return failure
+        from crboost.scheduler.outcome import scheduler_failure
+
+        told = scheduler_failure(directory)
+        if told is None:
+            return failure
+        write_json(directory / FAILURE_FILE, {"kind": told.kind, "message": told.message})
+        return told
+
     def prepare_retry(self, node: str, failure: Failure, attempt: int) -> str | None:
         """Change what the policy says and set the scheme back to this job.
 
@@ -292,23 +401,53 @@ class Run:
         """
         if failure.kind not in RETRYABLE or attempt > self.retries(node) + 1:
             return None
-        state = self.job_state(node)
-        paths = [self.directory / node / "job.star"]
-        if state.job:
-            paths.append(self.project.directory / state.job / "job.star")
-        workers = int(read_job(paths[0]).option("nr_threads") or 1)
-        fewer = max(1, workers // 2)
-        for path in paths:
-            write_job(path, read_job(path).with_options(nr_threads=str(fewer)))
+        settings = self.settings
+        if settings.scheduler.kind == "local":
+            changed = self._fewer_workers(node)
+        elif failure.kind in ("out_of_memory", "time_limit"):
+            more = self._more_resources(node, failure, settings)
+            if more is None:
+                return None
+            changed = more
+        else:
+            changed = "nothing to change; the job was stopped from outside"
         scheme = read_scheme(self.project.directory, self.name)
         scheme.current_node = node
         write_scheme(self.project.directory, scheme)
-        changed = (
-            f"{workers} -> {fewer} worker processes, to use less memory"
-            if fewer != workers
-            else "nothing to change; the job was stopped from outside"
-        )
         self.note("retry", node=node, attempt=attempt, failure=failure.kind, changed=changed)
+        return changed
+
+    def _job_stars(self, node: str) -> list[Path]:
+        """The job's `job.star` in the scheme, and in its directory once it has one."""
+        paths = [self.directory / node / "job.star"]
+        state = self.job_state(node)
+        if state.job and (self.project.directory / state.job / "job.star").is_file():
+            paths.append(self.project.directory / state.job / "job.star")
+        return paths
+
+    def _fewer_workers(self, node: str) -> str:
+        paths = self._job_stars(node)
+        workers = int(read_job(paths[0]).option("nr_threads") or 1)
+        fewer = max(1, workers // 2)
+        if fewer == workers:
+            return "nothing to change; the job was stopped from outside"
+        for path in paths:
+            write_job(path, read_job(path).with_options(nr_threads=str(fewer)))
+        return f"{workers} -> {fewer} worker processes, to use less memory"
+
+    def _more_resources(self, node: str, failure: Failure, settings: Settings) -> str | None:
+        from crboost.scheduler.resources import Resources, with_more
+
+        path = self.directory / node / RESOURCES_FILE
+        more = with_more(Resources.from_dict(read_json(path)), failure.kind, settings.scheduler)
+        if more is None:
+            return None
+        resources, changed = more
+        write_json(path, resources.to_dict())
+        native = CATALOGUE[job_type_of(node)].is_native
+        options = _queue_options(self._submission(node, resources, settings, native=native))
+        for star in self._job_stars(node):
+            write_job(star, read_job(star).with_options(**options))
         return changed
 
     def watch_paths(self, node: str) -> list[Path]:
@@ -350,6 +489,32 @@ def _counted(state: JobState, directory: Path, record: dict[str, Any]) -> JobSta
         skipped=current.count("skipped"),
         total=len(series),
     )
+
+
+def _queue_options(submission: Submission | None) -> dict[str, str]:
+    """The options of a `job.star` by which RELION submits."""
+    if submission is None:
+        return {"do_queue": "No"}
+    return {
+        "do_queue": "Yes",
+        "qsub": submission.command,
+        "qsubscript": submission.template,
+        "queuename": submission.queue,
+        "min_dedicated": str(submission.min_dedicated),
+        **{f"qsub_extra{n}": value for n, value in enumerate(submission.extras, start=1)},
+    }
+
+
+def _images(project: Project, settings: Settings) -> dict[str, str]:
+    """The digest of every container image that the run may use."""
+    from crboost.containers import image_digest
+
+    cache = project.directory / STATE / "images.json"
+    return {
+        name: image_digest(tool.image, cache)
+        for name, tool in settings.tools.items()
+        if tool.image is not None and tool.image.exists()
+    }
 
 
 def _failure(directory: Path, name: str) -> Failure:

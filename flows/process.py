@@ -22,7 +22,7 @@ from flows.tasks.snapshot import snapshot
 if TYPE_CHECKING:
     from crboost.project import Project
     from crboost.run import JobState, Run
-    from crboost.settings import EngineName
+    from crboost.settings import EngineName, Settings
 
 UP_TO_DATE = "everything is up to date"
 RETRY_DELAY_SECONDS = 1.0
@@ -102,12 +102,12 @@ def _process(
     project = Project.open(project_dir)
     settings = load_settings()
     finished: dict[str, str] = {}
-    joined = run_at_work(project)
+    joined = run_at_work(project, settings)
     if joined is not None:
         get_run_logger().info("%s is still at work: following it first", joined.name)
         _run_jobs(project, joined, settings.engine, finished)
     frozen = snapshot(project, parameters)
-    plan = resolve(project, jobs, frozen, mode)
+    plan = resolve(project, jobs, frozen, mode, settings)
     run = None
     if plan.is_empty:
         get_run_logger().info(UP_TO_DATE)
@@ -123,7 +123,7 @@ def _process(
     )
 
 
-def run_at_work(project: Project) -> Run | None:
+def run_at_work(project: Project, settings: Settings) -> Run | None:
     """The run of this project that must be followed to its end before anything is planned.
 
     Its schemer is alive; or the schemer was killed, but a job that it started works on.
@@ -133,7 +133,7 @@ def run_at_work(project: Project) -> Run | None:
     active = active_run(project)
     if active is not None:
         return active
-    names = [past.run for past in project.history() if past.alive and past.run]
+    names = [past.run for past in project.history(settings) if past.alive and past.run]
     return Run.open(project, names[-1]) if names else None
 
 

@@ -23,6 +23,7 @@ from crboost.relion.scheme import read_scheme, write_scheme
 from crboost.relion.schemer.engine import EmbeddedEngine
 from crboost.relion.schemer.holder import hold
 from crboost.run import Run, active_run, runs
+from crboost.settings import Settings
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def project(tmp_path: Path, example_data: Path) -> Project:
 
 def generate(project: Project, jobs: list[str] | None = None, **options: object) -> Run:
     plan = project.plan(jobs, **options)  # type: ignore[arg-type]
-    return Run.create(project, plan, project.parameters(), python=sys.executable, now=NOW)
+    return Run.create(project, plan, project.parameters(), Settings(), now=NOW)
 
 
 def do(run: Run) -> None:
@@ -59,20 +60,20 @@ def test_the_scheme_holds_only_the_queue_and_the_snapshot(project: Project) -> N
     assert scheme.next_node("fsMotionAndCtf") == "EXIT"
     assert {job.mode for job in scheme.jobs.values()} == {"continue"}
     job = read_job(run.directory / "fsMotionAndCtf" / "job.star")
-    assert job.option("fn_exe") == f"Schemes/{run.name}/driver"
+    assert job.option("fn_exe") == f".crboost/drivers/{run.name}"
     assert job.option("in_mic") == f"Schemes/{run.name}/importmovies/tilt_series.star"
     assert job.option("param1_label") == "node"
     assert job.option("param2_value") == project.parameters().fingerprint("fsMotionAndCtf")
     snapshot = json.loads((run.directory / "project_params.json").read_text())
     assert snapshot == json.loads((project.directory / "project_params.json").read_text())
-    assert (run.directory / "driver").stat().st_mode & 0o111
+    assert (project.directory / run.driver).stat().st_mode & 0o111
     assert run.retries("fsMotionAndCtf") == 1
     assert run.job_state("importmovies").phase == "waiting"
 
 
 def test_an_empty_plan_makes_no_run(project: Project) -> None:
     with pytest.raises(ProjectError, match="nothing to run"):
-        Run.create(project, Plan((), ()), project.parameters(), python="python", now=NOW)
+        Run.create(project, Plan((), ()), project.parameters(), Settings(), now=NOW)
     assert runs(project) == []
 
 

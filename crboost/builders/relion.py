@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+from crboost.catalogue import CATALOGUE
 from crboost.errors import ParameterError
 from crboost.parameters import (
     DEFAULT_EER_FRAMES_PER_FRACTION,
@@ -26,13 +27,7 @@ from crboost.parameters import (
 )
 
 RELION_TYPE: dict[str, str] = {
-    "motionCorr": "relion.motioncorr.own",
-    "ctfFind": "relion.ctffind.ctffind4",
-    "reconstructTomograms": "relion.reconstructtomograms",
-    "subtomoExtraction": "relion.pseudosubtomo",
-    "reconstructParticle": "relion.reconstructparticletomo",
-    "class3d": "relion.class3d",
-    "refine3d": "relion.refine3d.tomo",
+    name: job_type.relion_type for name, job_type in CATALOGUE.items() if job_type.is_native
 }
 """RELION's label of each job type, as RELION writes it into ledger and `job.star`."""
 

@@ -34,13 +34,14 @@ def plan(
 ) -> None:
     """Show what would run and why. Changes nothing; --set is tried, not kept."""
     from crboost.project import Project
+    from crboost.settings import load_settings
 
     opened = Project.open(project)
     wanted = parse_changes(changes)
     parameters = opened.parameters()
     if wanted:
         parameters = parameters.with_values(wanted)
-    made = opened.plan(jobs or None, parameters, mode.value)
+    made = opened.plan(jobs or None, parameters, mode.value, settings=load_settings())
     if as_json:
         print_json(made.to_dict())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from crboost.cli.terminal import command, print_json, print_table
 from crboost.errors import ProjectError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from crboost.project import Project
     from crboost.relion.schemer.engine import Engine
 
@@ -46,7 +49,7 @@ def run(
     from crboost.relion.schemer.holder import hold
 
     opened = _open(project)
-    raise typer.Exit(hold(opened.directory, scheme, make_engine(engine)))
+    raise typer.Exit(hold(opened.directory, scheme, make_engine(engine, opened.directory)))
 
 
 @app.command("status")
@@ -178,16 +181,34 @@ def copy(project: ProjectPath, scheme: Scheme, new_name: Annotated[str, typer.Ar
     typer.echo(f"Schemes/{new_name} is a copy of Schemes/{scheme}.")
 
 
-def make_engine(choice: EngineChoice | None) -> Engine:
+def make_engine(choice: EngineChoice | None, project: Path) -> Engine:
     """The engine that was asked for, else the one that the settings name."""
+    from crboost.containers import relion_launch, schemer_environment
     from crboost.relion.schemer.engine import EmbeddedEngine, RelionEngine
+    from crboost.relion.schemer.walker import WalkerOptions
+    from crboost.scheduler.outcome import alive_check
+    from crboost.scheduler.watch import SchemeWatch
     from crboost.settings import load_settings
 
     settings = load_settings()
     name = choice.value if choice else settings.engine
     if name == "relion":
-        return RelionEngine(settings.relion_command)
-    return EmbeddedEngine()
+        launch = relion_launch(settings, project, environ=os.environ)
+        return RelionEngine(
+            launch.argv_prefix,
+            environ=launch.environ,
+            program=launch.program,
+            watch=SchemeWatch(settings.scheduler, say=_say),
+        )
+    options = WalkerOptions(
+        environ={**os.environ, **schemer_environment(settings)},
+        submission_alive=alive_check(settings.scheduler),
+    )
+    return EmbeddedEngine(options)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _open(project: ProjectPath) -> Project:

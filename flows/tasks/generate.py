@@ -24,6 +24,6 @@ def generate(
     from crboost.run import Run
 
     now = datetime.now().astimezone()
-    run = Run.create(project, plan, parameters, python=settings.python, now=now)
+    run = Run.create(project, plan, parameters, settings, now=now)
     get_run_logger().info("%s: %s", run.name, ", ".join(run.nodes))
     return run

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crboost.parameters import ProjectParameters
     from crboost.plan import Plan
     from crboost.project import Project
+    from crboost.settings import Settings
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
@@ -23,6 +24,7 @@ def resolve(
     jobs: Sequence[str],
     parameters: ProjectParameters,
     mode: Literal["new", "continue"],
+    settings: Settings,
 ) -> Plan:
     """The same plan that `crboost plan` shows.
 
@@ -32,7 +34,7 @@ def resolve(
     log = get_run_logger()
     for line in project.reconcile():
         log.info("%s: ended while nobody was watching", line)
-    plan = project.plan(jobs, parameters, mode)
+    plan = project.plan(jobs, parameters, mode, settings=settings)
     create_markdown_artifact(
         plan.to_markdown(),
         key=artifact_key(project.directory, "plan"),

@@ -150,7 +150,7 @@ def run_job(run: Run, node: str, engine: EngineName, after: JobState | None = No
     state = follow_job(run, node, engine, attempt=attempt, log=log, progress=progress)
     if state.phase == "succeeded":
         return state
-    failure = state.failure or _unexplained(state)
+    failure = run.explain(state) or _unexplained(state)
     changed = run.prepare_retry(node, failure, attempt + 1)
     if changed is not None:
         log.warning("%s: attempt %d follows: %s", node, attempt + 1, changed)
@@ -265,16 +265,11 @@ def _wait_for_holder(run: Run, pid: int, log: Log) -> bool:
 
 def recover(run: Run, log: Log) -> Action | None:
     """Repair what a dead schemer left; what was found, None when none has ever been started."""
-    from crboost.job_directory import is_driver_alive
-    from crboost.relion.schemer.holder import PID_FILE
-    from crboost.relion.schemer.recovery import recover as recover_scheme
-
-    if not (run.directory / PID_FILE).exists():
+    recovery = run.recover()
+    if recovery is None:
         return None
-    recovery = recover_scheme(run.project.directory, run.name, is_driver_alive)
     for message in recovery.messages:
         log.warning("%s", message)
-        run.note("recovered", message=message)
     return recovery.action
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from crboost.plan import Plan, PlannedJob
 from crboost.run import JobState, Run, active_run
+from crboost.settings import Settings
 from flows.tasks.run_job import follow_job, start_schemer
 
 LOG = logging.getLogger("test.following")
@@ -42,7 +43,7 @@ def make_run(bench: Any, *nodes: str) -> Run:
         bench.project,
         Plan(jobs, ()),
         bench.project.parameters(),
-        python=str(bench.interpreter),
+        Settings(python=str(bench.interpreter)),
         now=datetime.now().astimezone(),
     )
 

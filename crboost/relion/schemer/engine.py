@@ -90,6 +90,10 @@ class EmbeddedEngine:
         verbs.abort(project_dir, scheme_name)
 
 
+#: As often as relion_schemer itself looks.
+WATCH_S = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class RelionEngine:
     """`relion_schemer`, on this machine or in a container.
@@ -98,11 +102,14 @@ class RelionEngine:
         argv_prefix: what comes before `relion_schemer`, such as `apptainer exec IMAGE`.
         environ: its whole environment. SBATCH_EXPORT=NONE keeps a container's variables out of
             submitted jobs; `job.extra_environment` makes it fill XXXextraNXXX.
+        watch: called every second with project and scheme while relion_schemer runs; it ends
+            jobs that relion_schemer would wait for in vain.
     """
 
     argv_prefix: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     program: str = "relion_schemer"
+    watch: Callable[[Path, str], None] | None = None
 
     @property
     def name(self) -> str:
@@ -139,7 +146,12 @@ class RelionEngine:
         if on_start is not None:
             on_start(process.pid)
         try:
-            return process.wait()
+            while True:
+                try:
+                    return process.wait(timeout=WATCH_S if self.watch is not None else None)
+                except subprocess.TimeoutExpired:
+                    assert self.watch is not None
+                    self.watch(project_dir, scheme_name)
         except BaseException:
             process.terminate()
             process.wait()
