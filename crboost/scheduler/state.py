@@ -174,7 +174,7 @@ def interpret(records: Iterable[Record], source: str) -> JobState | None:
     steps = [record for record in every if record.step]
     if phase == "failed":
         kind = _kind(job, steps, kind)
-    message = _message(job, phase, kind, steps)
+    message = _message(job, phase, kind)
     return JobState(job.job_id, phase, job.state, job.reason, kind, message, source, job)
 
 
@@ -189,7 +189,7 @@ def _kind(job: Record, steps: list[Record], kind: FailureKind | None) -> Failure
     return kind
 
 
-def _message(job: Record, phase: Phase, kind: FailureKind | None, steps: list[Record]) -> str:
+def _message(job: Record, phase: Phase, kind: FailureKind | None) -> str:
     name = f"Slurm job {job.job_id}"
     where = f" on {job.nodes}" if job.nodes else ""
     if phase == "pending":
@@ -201,7 +201,6 @@ def _message(job: Record, phase: Phase, kind: FailureKind | None, steps: list[Re
         return f"{name} has completed{where}"
     if phase == "unknown":
         return f"{name} is in the state {job.state or '?'}"
-    used = next((one.memory_used for one in steps if one.memory_used), "")
     by = f" by user {job.by}" if job.by else ""
     ended = f"{name} ({job.state}) "
     words: dict[FailureKind, str] = {
@@ -217,8 +216,7 @@ def _message(job: Record, phase: Phase, kind: FailureKind | None, steps: list[Re
         "killed": f"was killed{where} ({_exit_words(job)})",
         "tool_error": f"failed{where} ({_exit_words(job)})",
     }
-    detail = f" (largest step: {used})" if kind == "out_of_memory" and used else ""
-    return ended + words[kind or "tool_error"] + detail
+    return ended + words[kind or "tool_error"]
 
 
 def _exit_words(job: Record) -> str:

@@ -87,8 +87,9 @@ def write_submission(
     """Write what a job of a run is submitted by. Call it again when its resources change.
 
     Args:
-        run_dir: `Schemes/<run>`, relative to the project.
-        node: the job's name in the scheme; its directory in the run gets the template.
+        run_dir: the run's scripts, relative to the project; not below `Schemes/`, which RELION
+            would take for a job of the scheme.
+        node: the job's name in the scheme; its directory below `run_dir` gets the template.
         native: the job's command is RELION's own, not a driver.
         binds: what RELION's container has to see; default: `real_locations` of the project.
 

@@ -116,7 +116,7 @@ def fill_template(template: str, filling: Filling) -> str:
     for line in filling.setup:
         _check(line, frozenset())
     lines: list[str] = []
-    for line in template.splitlines():
+    for line in template.removesuffix("\n").split("\n"):  # splitlines() knows other breaks too
         if filling.extras is not None and _asks_for_nothing(line, filling.extras):
             continue
         if line.strip() == SETUP:

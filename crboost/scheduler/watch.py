@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crboost.errors import CrboostError
-from crboost.job_directory import is_driver_alive
+from crboost.job_directory import SCRIPTS, is_driver_alive
 from crboost.relion.job import read_job
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
@@ -101,7 +101,7 @@ class SchemeWatch:
 
     def _local(self, job_dir: Path) -> Marker | None:
         """A driver of ours on this machine shows that it lives by its lock."""
-        is_ours = "/drivers/" in read_job(job_dir / "job.star").option("fn_exe")
+        is_ours = read_job(job_dir / "job.star").option("fn_exe").startswith(SCRIPTS)
         if not is_ours or is_driver_alive(job_dir):
             self._since = self.clock()
             return None

@@ -77,7 +77,7 @@ def test_a_work_directory_may_hold_the_separator() -> None:
         ("failed", "failed", "tool_error", "exit code 3"),
         ("failed_by_signal", "failed", "killed", "SIGSEGV"),
         ("out_of_memory", "failed", "out_of_memory", "more memory than the 100M"),
-        ("out_of_memory_in_step", "failed", "out_of_memory", "largest step: 3336K"),
+        ("out_of_memory_in_step", "failed", "out_of_memory", "more memory than the 100M"),
         ("timeout", "failed", "time_limit", "time limit of 00:01:00 after 00:01:25"),
         ("node_fail", "failed", "node_failure", "spare1 failed"),
         ("preempted", "failed", "preempted", "preempted on compute1"),
