@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from crboost.project import Project
 
 
+#: How many notes on tilt series are printed.
+NOTES = 12
+
 #: What can be done about a run that was left at work.
 WHEN_LEFT = (
     (("status",), "how it stands"),
@@ -190,14 +193,21 @@ def _print_where_to_look(project: Project, outcome: Outcome, shown_as: Path) -> 
 
 
 def print_results(project: Project, pictures: Sequence[str | Path]) -> None:
-    """The table of tilt series and the pictures' paths."""
-    from crboost.quality import series_table
+    """The table of tilt series, what to know of them, and the pictures' paths."""
+    from crboost.quality import series_notes, series_table
 
     rows = series_table(project)
     if not rows:
         return
     heading("Results")
     results_table(rows, project.directory)
+    notes = series_notes(project)
+    if notes:
+        heading("Notes")
+        for name, note in notes[:NOTES]:
+            typer.echo(f"  {name}: {note}")
+        if len(notes) > NOTES:
+            typer.echo(f"  and {len(notes) - NOTES} more, in the pictures")
     if pictures:
         heading("Pictures")
         for picture in pictures:

@@ -22,6 +22,17 @@ def series_table(project: ProjectLike) -> list[dict[str, Any]]:
     return table_of(read_stages(project), project.directory)
 
 
+def series_notes(project: ProjectLike) -> list[tuple[str, str]]:
+    """(tilt series, what to know of it), each once: a missing movie, an excluded tilt image."""
+    found = [
+        (name, warning)
+        for stage in read_stages(project).values()
+        for name, result in stage.results.items()
+        for warning in result.warnings
+    ]
+    return sorted(dict.fromkeys(found), key=lambda note: note[0])
+
+
 def table_of(stages: Mapping[str, StageResults], directory: Path) -> list[dict[str, Any]]:
     """The rows of `series_table`. Pure.
 

@@ -49,6 +49,8 @@ def test_a_run_ends_with_table_and_pictures(finished: Finished) -> None:
     assert [row[:2] for row in rows] == [["TS_01", "9/9"], ["TS_02", "8/9"], ["TS_03", "8/9"]]
     for row in rows:
         assert (project / row[-1]).is_file()
+    assert re.search(r"TS_02: tilt \d+ \(.* deg\): movie TS_02_.*\.mrc is missing", said.stdout)
+    assert re.search(r"TS_03: tilt image TS_03_\S+ \(.* deg\) is excluded: dark", said.stdout)
     pictures = [Path(line.strip()) for line in lines if line.endswith(".png")]
     assert pictures == [project / f"Reports/TS_0{number}.png" for number in (1, 2, 3)]
     assert all(picture.is_file() for picture in pictures)
@@ -151,7 +153,7 @@ def test_an_interrupted_run_goes_on_by_itself(
     assert "is at work." in during
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "its queue goes on by itself" in error
     assert f"crboost schemer abort '{project}'" in error
     opened = Project.open(project)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crboost.history import PastJob
-from crboost.quality import series_table
+from crboost.quality import series_notes, series_table
 from crboost.quality.stages import newest_jobs
 from crboost.quality.summary import headline, markdown, number, table, tilts
 
@@ -68,6 +68,16 @@ def test_newest_jobs_follow_the_catalogue_and_ignore_jobs_that_are_not_ours() ->
         "tsAlignment": "External/job010",
     }
     assert list(newest_jobs(past)) == ["importmovies", "tsAlignment"]
+
+
+def test_notes_name_series_and_tilt_once(project: Files) -> None:
+    project.write(
+        "tsReconstruct", "TS_02", warnings=["the same", "the same", "another"], metrics={}
+    )
+    notes = series_notes(project)
+    assert [name for name, _ in notes] == ["TS_01", "TS_01", "TS_02", "TS_02"]
+    assert notes[0][1].startswith("tilt 5 (+6.0 deg): movie TS_01_005_6.0.tif")
+    assert notes[1][1].endswith("is excluded: dark")
 
 
 @pytest.mark.parametrize(
