@@ -25,7 +25,9 @@ from crboost.scheduler.template import Filling, fill_template, template_problems
 from crboost.settings import SchedulerKind, Settings
 
 SUBMIT = "submit"
-TEMPLATE = "submit.sh"
+#: Not in the job's own directory of the run: RELION would take that path for one of the job's
+#: results and put the job's folder in its place.
+TEMPLATE = "submit_{node}.sh"
 _TEMPLATES: dict[SchedulerKind, tuple[str, str, str]] = {
     "slurm": ("slurm_cpu.sh", "slurm_gpu.sh", "slurm_relion.sh"),
     "pbs": ("pbs.sh", "pbs.sh", "pbs.sh"),
@@ -116,7 +118,7 @@ def write_submission(
         container=container,
         launcher=settings.relion.mpirun if native and resources.tasks > 1 else (),
     )
-    target = f"{run_dir}/{node}/{TEMPLATE}"
+    target = f"{run_dir}/{TEMPLATE.format(node=node)}"
     write_text(project_dir / target, fill_template(template, filling))
     submit = project_dir / run_dir / SUBMIT
     write_text(submit, submit_script(shlex.split(scheduler.submit), scheduler.kind))

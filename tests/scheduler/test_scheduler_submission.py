@@ -71,7 +71,7 @@ class TestWrite:
         made = write_submission(tmp_path, RUN, "tsAlignment", resources, site())
         assert made is not None
         assert made.command == "Schemes/run_1/submit"
-        assert made.template == "Schemes/run_1/tsAlignment/submit.sh"
+        assert made.template == "Schemes/run_1/submit_tsAlignment.sh"
         assert list(made.extras) == ["cpu", "", "1", "1", "8", "", "32G", "01:00:00"]
         assert (made.queue, made.min_dedicated) == ("cpu", 8)
         text = (tmp_path / made.template).read_text()
