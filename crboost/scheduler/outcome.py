@@ -48,6 +48,21 @@ def scheduler_failure(
     return why_ended(job_id, log_tail=tail(job_dir / "run.err"), patience_s=patience_s, ask=ask)
 
 
+def cancel(job_dir: Path, ask: Ask = ask_slurm) -> str | None:
+    """Take the job's submission out of Slurm, whether it waits or runs.
+
+    A job that has not started cannot see an abort request. Its marker is `GoneWatch`'s business.
+
+    Returns:
+        None if that worked or there is nothing to cancel, else Slurm's message.
+    """
+    job_id = scheduler_job_id(job_dir) or find_in_queue(job_dir, ask)
+    if job_id is None:
+        return None
+    answer = ask(["scancel", job_id])
+    return None if answer.code == 0 else answer.err.strip() or f"exit code {answer.code}"
+
+
 @dataclass
 class GoneWatch:
     """Ends a job that the scheduler no longer has and that left no marker.

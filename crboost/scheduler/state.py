@@ -35,7 +35,6 @@ from crboost.scheduler.slurm_text import (
     SACCT_FIELDS,
     SQUEUE_FORMAT,
     Record,
-    parse_config,
     parse_sacct,
     parse_scontrol,
     parse_squeue,
@@ -413,30 +412,3 @@ def why_ended(
     if told is not None and state.kind in ("killed", "aborted", "tool_error"):
         return Failure(told.kind, f"{failure.message}: {told.message}", log_tail)
     return Failure(failure.kind, failure.message, log_tail)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a cluster allows, as its controller says.
-
-    Attributes:
-        min_job_age_s: for how long the controller remembers a job that is over.
-        max_array_size: one above the highest number of a task.
-        accounting: whether sacct has anything to tell.
-    """
-
-    min_job_age_s: int
-    max_array_size: int
-    accounting: bool
-
-
-def limits(ask: Ask = ask_slurm) -> Limits | None:
-    """The cluster's limits; None if the controller does not answer."""
-    answer = ask(["scontrol", "show", "config"])
-    config = parse_config(answer.out) if answer.code == 0 else {}
-    age = re.match(r"\d+", config.get("MinJobAge", ""))
-    size = re.match(r"\d+", config.get("MaxArraySize", ""))
-    if age is None or size is None:
-        return None
-    storage = config.get("AccountingStorageType", "accounting_storage/none")
-    return Limits(int(age[0]), int(size[0]), not storage.endswith("/none"))
