@@ -17,6 +17,9 @@ JOB_FILE = "crboost_job.json"
 FAILURE_FILE = "failure.json"
 LOCK_FILE = ".driver.lock"
 
+#: Below it, one directory per run with what RELION starts: the driver, and what submits.
+SCRIPTS = ".crboost/runs"
+
 
 def read_job_file(directory: Path) -> dict[str, Any]:
     """The driver's record of what it does here; empty where no driver has been.

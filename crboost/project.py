@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crboost.catalogue import CATALOGUE, NATIVE_TYPES, JobType
+from crboost.catalogue import CATALOGUE, NATIVE_TYPES, JobType, label_matches
 from crboost.errors import ParameterError, PlanError, ProjectError
 from crboost.failure import classify
 from crboost.files import write_text
@@ -476,7 +476,17 @@ def _left_out(
     history: Sequence[PastJob], wanted: Mapping[str, WantedJob], nodes: Sequence[str], mode: Mode
 ) -> list[str]:
     """A word on earlier jobs that are out of date, but are not part of the run."""
-    last = max(list(CATALOGUE).index(job_type_of(node)) for node in nodes)
+    asked = [wanted[node].job_type for node in nodes]
+    made = {output.label for job_type in asked for output in job_type.outputs}
+    open_inputs = [
+        slot
+        for job_type in asked
+        for slot in job_type.inputs
+        if not any(label_matches(label, one) for label in made for one in slot.accepts)
+    ]
+    if not open_inputs:
+        return []
+    last = max(list(CATALOGUE).index(job_type.name) for job_type in asked)
     before = [
         job
         for node, job in wanted.items()

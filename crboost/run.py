@@ -25,6 +25,7 @@ from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import read_json, write_json, write_text
 from crboost.job_directory import (
     FAILURE_FILE,
+    SCRIPTS,
     is_driver_alive,
     read_failure,
     read_job_file,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
-DRIVERS = ".crboost/drivers"
+DRIVER = "driver"
 SETTINGS_FILE = "settings.json"
 RESOURCES_FILE = "resources.json"
 PLAN_FILE = "plan.json"
@@ -157,12 +158,17 @@ class Run:
         return run
 
     @property
-    def driver(self) -> str:
-        """The External jobs' `fn_exe`, project-relative.
+    def scripts(self) -> str:
+        """Where what RELION starts for this run is kept: driver, submission; project-relative.
 
         Not below `Schemes/`: RELION takes any option with that in it for a job of the scheme.
         """
-        return f"{DRIVERS}/{self.name}"
+        return f"{SCRIPTS}/{self.name}"
+
+    @property
+    def driver(self) -> str:
+        """The External jobs' `fn_exe`, project-relative."""
+        return f"{self.scripts}/{DRIVER}"
 
     def _write_driver(self, python: str) -> None:
         snapshot = f"{SCHEMES_DIR}/{self.name}/{PARAMETERS_FILE}"
@@ -211,7 +217,7 @@ class Run:
 
         return write_submission(
             self.project.directory,
-            f"{SCHEMES_DIR}/{self.name}",
+            self.scripts,
             node,
             resources,
             settings,

@@ -228,10 +228,11 @@ def _result_of(state: Any) -> Result:
 def _left_at_work(project: Path) -> Result:
     """What goes on after this process leaves, as the result of an interrupted run."""
     from crboost.project import Project
+    from crboost.settings import load_settings
     from flows.process import run_at_work
 
     try:
-        run = run_at_work(Project.open(project))
+        run = run_at_work(Project.open(project), load_settings())
     except CrboostError:
         run = None
     if run is None:

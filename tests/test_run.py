@@ -60,7 +60,7 @@ def test_the_scheme_holds_only_the_queue_and_the_snapshot(project: Project) -> N
     assert scheme.next_node("fsMotionAndCtf") == "EXIT"
     assert {job.mode for job in scheme.jobs.values()} == {"continue"}
     job = read_job(run.directory / "fsMotionAndCtf" / "job.star")
-    assert job.option("fn_exe") == f".crboost/drivers/{run.name}"
+    assert job.option("fn_exe") == f".crboost/runs/{run.name}/driver"
     assert job.option("in_mic") == f"Schemes/{run.name}/importmovies/tilt_series.star"
     assert job.option("param1_label") == "node"
     assert job.option("param2_value") == project.parameters().fingerprint("fsMotionAndCtf")
