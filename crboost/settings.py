@@ -325,17 +325,6 @@ class Settings(BaseSettings):
             return self.schemer
         return "relion" if "relion" in self.tools else "embedded"
 
-    @property
-    def relion_command(self) -> list[str]:
-        """What goes before `relion_schemer` where nothing has to be bound into its container.
-
-        `crboost.containers.relion_launch` is what production needs.
-        """
-        relion = self.tools.get("relion")
-        if relion is None or relion.image is None or self.containers.engine == "none":
-            return []
-        return [self.containers.command, "exec", str(relion.image)]
-
     def tool(self, name: str) -> ToolSettings:
         """The settings of one tool.
 

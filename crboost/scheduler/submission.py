@@ -25,8 +25,8 @@ from crboost.scheduler.template import Filling, fill_template, template_problems
 from crboost.settings import SchedulerKind, Settings
 
 SUBMIT = "submit"
-#: Not in the job's own directory of the run: RELION would take that path for one of the job's
-#: results and put the job's folder in its place.
+#: Not below `Schemes/<run>/<job>/`: RELION takes such a path for one of the job's results and puts
+#: the job's folder in its place.
 TEMPLATE = "submit_{node}.sh"
 _TEMPLATES: dict[SchedulerKind, tuple[str, str, str]] = {
     "slurm": ("slurm_cpu.sh", "slurm_gpu.sh", "slurm_relion.sh"),
