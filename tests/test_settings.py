@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -153,12 +152,11 @@ class TestErrors:
 
 
 def test_reading_them_is_no_wait() -> None:
-    """`crboost status` pays for this import: the best of three, in processes of their own."""
-    best = min(_seconds("import crboost.settings") - _seconds("pass") for _ in range(3))
-    assert best < 0.6  # 0.15 s on a free machine
-
-
-def _seconds(code: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return time.perf_counter() - start
+    """`crboost status` pays for this import: processor time, since machines are busy."""
+    code = (
+        "from time import process_time; start = process_time(); import crboost.settings; "
+        "print(process_time() - start)"
+    )
+    argv = [sys.executable, "-c", code]
+    said = [subprocess.run(argv, capture_output=True, check=True).stdout for _ in range(3)]
+    assert min(float(seconds) for seconds in said) < 0.4  # 0.15 s on a free machine
