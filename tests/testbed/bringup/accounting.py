@@ -7,15 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from bringup import daemons
 from bringup.layout import Layout
 from bringup.shell import TestbedError, output, run, say, wait_until
 from bringup.slurm import (
     ACCOUNTING_PORT,
     CONFIGURATION,
     MARK,
-    alive,
-    kill,
-    read_pid,
     start_munge,
 )
 
@@ -32,7 +30,7 @@ def start(layout: Layout) -> None:
     (layout.slurm / "run").mkdir(parents=True, exist_ok=True)
     (layout.slurm / "log").mkdir(parents=True, exist_ok=True)
     start_munge(layout, log)
-    if alive(read_pid(layout.slurm / "run/slurmdbd.pid")) and _answers():
+    if daemons.running(layout.slurm / "run/slurmdbd.pid", "slurmdbd") and _answers():
         return
     _start_database(layout, log)
     password = secrets.token_hex(16)
@@ -73,8 +71,8 @@ StorageLoc=slurm_acct_db
 
 def stop(layout: Layout) -> None:
     """Stop slurmdbd and the database, keep the database's files for the next start."""
-    kill(read_pid(layout.slurm / "run/slurmdbd.pid"))
-    kill(read_pid(layout.database / "pid"))
+    daemons.stop(layout.slurm / "run/slurmdbd.pid", "slurmdbd")
+    daemons.stop(layout.database / "pid", "mariadbd", str(layout.database))
     configuration = CONFIGURATION / "slurmdbd.conf"
     if configuration.exists() and configuration.read_text().startswith(MARK):
         configuration.unlink()
@@ -101,7 +99,7 @@ def _start_database(layout: Layout, log: Path) -> None:
             ],
             log,
         )
-    if alive(read_pid(layout.database / "pid")):
+    if daemons.running(layout.database / "pid", "mariadbd", str(layout.database)):
         return
     socket = layout.database / "socket"
     with log.open("ab") as out:

@@ -81,8 +81,21 @@ def pack(layout: Layout) -> None:
 
 
 def relion_version(layout: Layout) -> str | None:
-    """What RELION in the image says of its version, None when it does not answer."""
-    said = output([layout.apptainer_command, "exec", layout.image, "relion_refine", "--version"])
+    """What RELION in the image says of its version, None when it says nothing.
+
+    Raises:
+        TestbedError: the image cannot be run, with Apptainer's words.
+    """
+    ask: list[str | Path] = [
+        layout.apptainer_command,
+        "exec",
+        layout.image,
+        "relion_refine",
+        "--version",
+    ]
+    said = output(ask)
+    if said is None:
+        run(ask, layout.log("image"))
     lines = (said or "").splitlines()
     return lines[0].removeprefix("RELION version:").strip() if lines else None
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: What apt and mmdebstrap say when the mirror, not we, is at fault.
@@ -102,15 +102,29 @@ def output(argv: Sequence[str | Path], environment: dict[str, str] | None = None
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
 
 
-def wait_until(what: str, ready: object, seconds: float, log: Path) -> None:
+def wait_until(
+    what: str,
+    ready: Callable[[], bool],
+    seconds: float,
+    log: Path,
+    *,
+    running: Callable[[], bool] = lambda: True,
+) -> None:
     """Poll `ready()` until it is true.
 
+    Args:
+        what: what is waited for, for the message.
+        log: whose last lines the message shows.
+        running: whether it can still become true; asked from the third second on.
+
     Raises:
-        TestbedError: it did not become true in time; names the log to look at.
+        TestbedError: it did not become true in time.
     """
-    assert callable(ready)
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     while not ready():
-        if time.monotonic() > end:
-            raise TestbedError(f"{what}: not after {seconds:g} s (log: {log})")
+        waited = time.monotonic() - start
+        if waited > seconds or (waited > 3 and not running()):
+            lines = log.read_text(errors="replace").splitlines()[-4:] if log.exists() else []
+            last = "\n".join(f"    {line}" for line in lines)
+            raise TestbedError(f"{what}: not after {waited:.0f} s (log: {log}):\n{last}")
         time.sleep(0.1)

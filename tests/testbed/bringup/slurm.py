@@ -6,12 +6,12 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
 import time
 from pathlib import Path
 
+from bringup import daemons
 from bringup.layout import Layout
 from bringup.shell import TestbedError, output, run, say, wait_until
 
@@ -59,18 +59,19 @@ def start(layout: Layout, *, accounting: bool, memory: str) -> None:
     if changed:
         _stop_daemons(layout)
     # Without a controller the clients try for ten seconds.
-    if alive(_pid(layout, "slurmctld")) and _ready():
+    if daemons.running(*_controller(layout.root)) and _ready():
         return
-    if not alive(_pid(layout, "slurmctld")):
+    if not daemons.running(*_controller(layout.root)):
         run(["slurmctld"], log)
     for node in NODES:
-        if not alive(_pid(layout, f"slurmd-{node}")):
+        if not daemons.running(*_node(layout.root, node)):
             run(["slurmd", "-N", node], log)
     wait_until(
         "Slurm's controller answers",
         lambda: output(["scontrol", "ping"]) is not None,
         30,
         layout.slurm / "log/slurmctld.log",
+        running=lambda: daemons.running(*_controller(layout.root)) is not None,
     )
     if changed or not _ready():
         for node in NODES:  # fails, and rightly so, for a node that is not down
@@ -94,7 +95,7 @@ def stop(layout: Layout) -> None:
     """Cancel what runs, stop the daemons that `start` started, remove their configuration."""
     if _owner() != str(layout.root):
         return
-    if alive(_pid(layout, "slurmctld")) and _ready():
+    if daemons.running(*_controller(layout.root)) and _ready():
         for partition in PARTITIONS:
             output(["scancel", f"--partition={partition}"])
         end = time.monotonic() + 10
@@ -109,9 +110,7 @@ def stop(layout: Layout) -> None:
 
 def stop_munge(layout: Layout) -> None:
     """Stop munged if it was `start_munge` that started it."""
-    pid = layout.slurm / "run/munged.pid"
-    kill(read_pid(pid))
-    pid.unlink(missing_ok=True)
+    daemons.stop(layout.slurm / "run/munged.pid", "munged")
 
 
 def _ready() -> bool:
@@ -138,7 +137,7 @@ def refuse_other_slurm(layout: Layout) -> None:
     owner = _owner()
     if owner is None or owner == str(layout.root):
         return
-    if alive(_pid(Layout(Path(owner)), "slurmctld")):
+    if daemons.running(*_controller(Path(owner))):
         raise TestbedError(
             f"another testbed is up: python tests/testbed down --dir {owner}; or use that one"
         )
@@ -289,40 +288,17 @@ PartitionName=spare Nodes=spare1 MaxTime=INFINITE PriorityTier=10 PreemptMode=OF
 """
 
 
-def _pid(layout: Layout, daemon: str) -> int | None:
-    return read_pid(layout.slurm / f"run/{daemon}.pid")
+def _controller(root: Path) -> tuple[Path, str]:
+    """Pid file and program of the controller of the testbed in `root`."""
+    return Layout(root).slurm / "run/slurmctld.pid", "slurmctld"
 
 
-def read_pid(path: Path) -> int | None:
-    if not path.exists():
-        return None
-    found = re.match(r"\s*(\d+)", path.read_text())
-    return int(found.group(1)) if found else None
-
-
-def alive(pid: int | None) -> bool:
-    """Whether this process exists and is a daemon of Slurm or munge, not a later one's number."""
-    if pid is None:
-        return False
-    try:
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return False
-    return name in ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
+def _node(root: Path, node: str) -> tuple[Path, str, str]:
+    """Pid file, program and argument of a node's daemon."""
+    return Layout(root).slurm / f"run/slurmd-{node}.pid", "slurmd", node
 
 
 def _stop_daemons(layout: Layout) -> None:
-    for daemon in (*(f"slurmd-{node}" for node in NODES), "slurmctld"):
-        kill(_pid(layout, daemon))
-
-
-def kill(pid: int | None, seconds: float = 15) -> None:
-    if pid is None or not alive(pid):
-        return
-    os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + seconds
-    while alive(pid):
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            break
-        time.sleep(0.1)
+    for node in NODES:
+        daemons.stop(*_node(layout.root, node))
+    daemons.stop(*_controller(layout.root))
