@@ -39,7 +39,9 @@ from crboost.results import (
     read_results,
     write_result,
 )
+from crboost.scheduler.memory import oom_kill_count
 from crboost.stages import Context, SeriesInput, Stage, stage_for
+from crboost.tool_commands import ToolCommands, frozen_settings
 from crboost.translate.tables import Row, write_table
 
 Log = Callable[[str], None]
@@ -84,6 +86,10 @@ class _Aborted(Exception):
     """Somebody asked the job to stop."""
 
 
+class _OutOfMemory(Exception):
+    """The scheduler's memory limit hit a tool: the job must ask for more, not the series fail."""
+
+
 def run_job(request: Request, *, log: Log = print) -> int:
     """Do one RELION job. Returns 0 for success, 1 for failure, 2 when it was aborted.
 
@@ -107,6 +113,8 @@ def run_job(request: Request, *, log: Log = print) -> int:
         except CrboostError as error:
             kind = "tool_error" if isinstance(error, ToolError) else "bad_input"
             return _fail(request, kind, str(error), log)
+        except _OutOfMemory as error:
+            return _fail(request, "out_of_memory", str(error), log)
         except InterruptedError as error:
             return _fail(request, "killed", str(error), log)
         except Exception as error:
@@ -119,6 +127,7 @@ def run_job(request: Request, *, log: Log = print) -> int:
 def _do(request: Request, runner: Runner, log: Log) -> None:
     started = time.monotonic()
     parameters = read_parameters(request.snapshot)
+    tools = ToolCommands(request.project, frozen_settings(request.snapshot))
     job_type = CATALOGUE[job_type_of(request.node)]
     effective = parameters.effective(request.node)
     stage = stage_for(job_type.name, effective.job.tool)
@@ -128,6 +137,7 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
     )
     series = stage.inputs(context)
     description = _describe(request, effective, job_type, list(series))
+    description["image"] = tools.image_of(effective.job.tool)
     write_json(request.directory / JOB_FILE, description)
     kept = _still_good(request, series)
     todo = [one for name, one in series.items() if name not in kept]
@@ -135,7 +145,7 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
         f"{request.node} in {request.job}: {len(series)} tilt series, "
         f"{len(kept)} done before, {len(todo)} to do"
     )
-    _run_series(request, stage, context, todo, runner, at_once, log)
+    _run_series(request, stage, context, tools, todo, runner, at_once, log)
     _finish(request, job_type, series)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     description["resources"] = {
@@ -151,6 +161,7 @@ def _run_series(
     request: Request,
     stage: Stage,
     context: Context,
+    tools: ToolCommands,
     todo: list[SeriesInput],
     runner: Runner,
     at_once: int,
@@ -171,7 +182,9 @@ def _run_series(
     watcher.start()
     try:
         with ThreadPoolExecutor(max_workers=max(1, at_once)) as pool:
-            futures = [pool.submit(_one, request, stage, context, one, runner) for one in todo]
+            futures = [
+                pool.submit(_one, request, stage, context, tools, one, runner) for one in todo
+            ]
             try:
                 for number, future in enumerate(as_completed(futures), start=1):
                     result = future.result()
@@ -194,7 +207,12 @@ def _run_series(
 
 
 def _one(
-    request: Request, stage: Stage, context: Context, series: SeriesInput, runner: Runner
+    request: Request,
+    stage: Stage,
+    context: Context,
+    tools: ToolCommands,
+    series: SeriesInput,
+    runner: Runner,
 ) -> SeriesResult:
     """One tilt series from input to result file. Its failure is a result, not an exception."""
     started = datetime.now(UTC)
@@ -220,11 +238,13 @@ def _one(
         return result(status="failed", reason=series.problem, warnings=list(series.warnings))
     try:
         for step in stage.steps(context, series):
-            commands.append(list(step.argv))
+            argv = tools.command(context.parameters.job.tool, step)
+            commands.append(argv)
             _prepare(request.project, step.files, step.creates)
-            finished = runner.run(
-                step.argv, directory=request.project, environment=step.environment
-            )
+            kills = oom_kill_count()
+            finished = runner.run(argv, directory=request.project, environment=step.environment)
+            if finished.code != 0 and kills != oom_kill_count():
+                raise _OutOfMemory(f"{series.name}: {step.name} was killed for its memory")
             absent = [one for one in step.creates if not (request.project / one).exists()]
             if finished.code != 0 or absent:
                 gone = f"; {absent[0]} was not written" if absent and not finished.code else ""

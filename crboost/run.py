@@ -13,6 +13,7 @@ import platform
 import secrets
 import shlex
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -395,6 +396,28 @@ class Run:
             return failure
         write_json(directory / FAILURE_FILE, {"kind": told.kind, "message": told.message})
         return told
+
+    def abort(self, say: Callable[[str], None]) -> None:
+        """Ask the current job, and then the schemer, to stop.
+
+        A job that still waits in the scheduler's queue cannot hear it, and is taken out.
+        """
+        from crboost.relion.schemer import verbs
+
+        verbs.abort(self.project.directory, self.name, say=say)
+        if self.settings.scheduler.kind != "slurm":
+            return
+        from crboost.scheduler.outcome import cancel
+        from crboost.scheduler.submitted import read_started
+
+        scheme = read_scheme(self.project.directory, self.name)
+        entry = scheme.jobs.get(scheme.current_node)
+        if entry is None or not entry.has_started:
+            return
+        directory = self.project.directory / entry.current_name
+        if read_started(directory) is None and read_marker(directory) is None:
+            problem = cancel(directory)
+            say(problem or f"{entry.current_name.rstrip('/')} was taken out of the queue")
 
     def prepare_retry(self, node: str, failure: Failure, attempt: int) -> str | None:
         """Change what the policy says and set the scheme back to this job.

@@ -38,8 +38,9 @@ from crboost.errors import CrboostError, FileFormatError, ParameterError
 EngineName = Literal["embedded", "relion"]
 SchedulerKind = Literal["local", "slurm", "pbs", "sge", "lsf"]
 
-#: The programs that jobs can need. The embedded CPU tools need no entry.
-KNOWN_TOOLS = ("relion", "warptools", "aretomo", "imod", "cryocare", "pytom", "ctffind")
+#: The programs that jobs can need. The embedded CPU tools need no entry; with one, they run in
+#: that image.
+KNOWN_TOOLS = ("cpu", "relion", "warptools", "aretomo", "imod", "cryocare", "pytom", "ctffind")
 
 #: What XXXextra1XXX, XXXextra2XXX, ... stand for, unless the site says otherwise. The templates
 #: that come with crboost are written for these.

@@ -94,8 +94,8 @@ def status(project: ProjectPath, scheme: ActiveScheme = None, as_json: AsJson = 
 @app.command("abort")
 def abort(project: ProjectPath, scheme: ActiveScheme = None) -> None:
     """Ask the running job, and then the schemer, to stop."""
-    from crboost.relion.schemer import verbs
     from crboost.relion.schemer.holder import active_scheme
+    from crboost.run import Run
 
     opened = _open(project)
     name = scheme or active_scheme(opened.directory)
@@ -104,7 +104,7 @@ def abort(project: ProjectPath, scheme: ActiveScheme = None) -> None:
             f"nothing is running in {opened.directory}",
             hint=command("crboost", "status", project),
         )
-    verbs.abort(opened.directory, name, say=typer.echo)
+    Run.open(opened, name).abort(typer.echo)
 
 
 @app.command("reset")

@@ -119,7 +119,7 @@ _INTERPRETER = """\
 #!/bin/bash
 # Does what the test wants in place of, or before, the driver.
 arguments=("$@")
-if [ "$3" = job ] && [ "$4" = run ]; then
+if [ "$4" = job ] && [ "$5" = run ]; then  # -P -m crboost job run
   while [ $# -gt 0 ]; do
     case "$1" in --o) job="${{2%/}}" ;; --node) node="$2" ;; esac
     shift

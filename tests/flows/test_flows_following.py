@@ -168,10 +168,11 @@ def test_a_schemer_that_cannot_work_is_not_started_for_ever(bench: Any) -> None:
     assert bench.starts() == []
 
 
-def test_the_schemer_outlives_the_shell_that_started_it(bench: Any, tmp_path: Path) -> None:
+def test_the_schemer_outlives_the_shell_that_started_it(bench: Any, eventually: Eventually) -> None:
     bench.behave(FIRST, f"sleep 3\n{SUCCEED}")
     run = make_run(bench, FIRST)
     start_schemer(run, "embedded", LOG)
+    eventually(lambda: (run.directory / "schemer.pid").exists())
     assert os.getsid(pid_of_schemer(run)) != os.getsid(0)
     assert follow(run, FIRST).phase == "succeeded"
 
