@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Real RELION, Apptainer and Slurm, where they have been brought up: tests/testbed/README.md.
+pytest_plugins = ["testbed.fixtures"]
+
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # Two processes on two cores, not two times as many threads.
