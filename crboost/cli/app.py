@@ -9,6 +9,7 @@ import typer
 from crboost.cli import (
     data,
     demo,
+    doctor,
     history,
     init,
     job,
@@ -57,6 +58,7 @@ def options(
 START, WORK, LOOK = "Start", "Work", "Look"
 
 app.command("demo", rich_help_panel=START)(demo.demo)
+app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.command("example-data", rich_help_panel=START)(data.example_data)
 app.command("init", cls=init.InitCommand, rich_help_panel=START)(init.init)
 app.command("plan", rich_help_panel=WORK)(plan.plan)

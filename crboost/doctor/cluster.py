@@ -1,0 +1,438 @@
+"""The scheduler: its commands, its partitions, and whether what jobs ask for can be had."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crboost.catalogue import CATALOGUE
+from crboost.doctor.findings import Finding, failed, ok, warning
+from crboost.doctor.probe import last_words, run
+from crboost.parameters import Computing
+from crboost.scheduler.ask import Answer
+from crboost.scheduler.cluster import SINFO_FORMAT, Limits, limits
+from crboost.scheduler.resources import Resources, resources_for
+from crboost.settings import ResourceRequest, SchedulerKind, SchedulerSettings
+
+ANSWER_S = 20.0
+#: What is called while a run works, besides the command that submits.
+COMMANDS: Mapping[SchedulerKind, tuple[str, ...]] = {
+    "local": (),
+    "slurm": ("squeue", "scontrol", "scancel", "sinfo"),
+    "pbs": ("qstat", "qdel"),
+    "sge": ("qstat", "qdel"),
+    "lsf": ("bjobs", "bkill"),
+}
+#: Below that, a job's end may be forgotten before it is asked for.
+LEAST_JOB_AGE_S = 60
+_USELESS_STATES = ("down", "drain", "fail", "maint", "unknown", "power", "reboot", "no_resp")
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Like nodes of one partition, as sinfo shows them.
+
+    Attributes:
+        time_limit_minutes: None: no limit.
+        memory_mb, cpus: of one node.
+        gpus: number of GPUs of each type; the type may be empty.
+    """
+
+    partition: str
+    is_default: bool
+    is_up: bool
+    time_limit_minutes: int | None
+    nodes: int
+    state: str
+    cpus: int
+    memory_mb: int
+    gpus: Mapping[str, int]
+
+    @property
+    def usable(self) -> bool:
+        """Whether such a node takes jobs, now or later, without anybody's help."""
+        return self.is_up and not self.state.lower().startswith(_USELESS_STATES)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What some jobs ask for, and which table of the settings says so."""
+
+    setting: str
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What a Slurm cluster said.
+
+    Attributes:
+        sinfo: as it answered; its lines are read by `parse_nodes`.
+        limits: None: not told.
+        accounting: what sacct said; None: it was not asked.
+    """
+
+    sinfo: Answer
+    limits: Limits | None
+    accounting: Answer | None
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+def absent_commands(scheduler: SchedulerSettings) -> list[str]:
+    """Commands of the scheduler that this machine lacks."""
+    words = shlex.split(scheduler.submit)
+    wanted = [*words[:1], *COMMANDS[scheduler.kind]]
+    return [name for name in dict.fromkeys(wanted) if shutil.which(name) is None]
+
+
+def judge_commands(scheduler: SchedulerSettings, absent: Sequence[str]) -> Finding:
+    """The finding on the scheduler's commands."""
+    check = "scheduler.commands"
+    if absent:
+        return failed(
+            check,
+            f"{scheduler.kind}: {', '.join(absent)} cannot be found",
+            "run crboost on a host that can submit jobs, with the scheduler's commands in PATH; "
+            "scheduler.submit_command may be an absolute path",
+        )
+    return ok(check, f"{scheduler.kind}: {scheduler.submit} and the others are here")
+
+
+# --- Slurm -----------------------------------------------------------------------------------
+
+
+def ask_cluster() -> ClusterFacts:
+    """Ask Slurm for its partitions, limits and accounting."""
+    argv = ["sinfo", "--noheader", "--exact", f"--format={SINFO_FORMAT}"]
+    sinfo = run(argv, timeout_s=ANSWER_S)
+    if sinfo.code != 0:
+        return ClusterFacts(sinfo, None, None)
+    sacct = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID"]
+    accounting = run(sacct, timeout_s=ANSWER_S)
+    return ClusterFacts(sinfo, limits(), accounting)
+
+
+def parse_nodes(text: str) -> list[NodeKind]:
+    """The lines of `sinfo --noheader` with `SINFO_FORMAT`; lines that are none are left out."""
+    kinds = []
+    for line in text.splitlines():
+        cells = line.split("|")
+        if len(cells) < 9:
+            continue
+        name = cells[0].removesuffix("*")
+        kinds.append(
+            NodeKind(
+                name,
+                cells[0].endswith("*"),
+                cells[1] == "up",
+                minutes_of(cells[2]),
+                _number(cells[3]),
+                cells[4],
+                _number(cells[5]),
+                _number(cells[6]),
+                parse_gres(cells[7]),
+            )
+        )
+    return kinds
+
+
+def _number(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0
+
+
+def minutes_of(text: str) -> int | None:
+    """Slurm's `1-12:00:00`, `30:00` or `infinite` in whole minutes; None without a limit."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if match is None:
+        return None
+    days, first, second, third = match.groups()
+    if days is not None:  # days-hours[:minutes[:seconds]]
+        return int(days) * 1440 + int(first) * 60 + int(second or 0)
+    if third is not None:  # hours:minutes:seconds
+        return int(first) * 60 + int(second)
+    return int(first)  # minutes[:seconds]
+
+
+def parse_gres(text: str) -> dict[str, int]:
+    """GPUs by type in a node's generic resources: `gpu:a100:4(S:0-1),gpu:2`."""
+    found: dict[str, int] = {}
+    for one in re.sub(r"\([^)]*\)", "", text).split(","):
+        words = one.split(":")
+        if words[0] == "gpu" and words[-1].isdigit():
+            kind = words[1] if len(words) == 3 else ""
+            found[kind] = found.get(kind, 0) + int(words[-1])
+    return found
+
+
+def judge_cluster(facts: ClusterFacts, user_poll_s: float) -> list[Finding]:
+    """Findings on what the controller says of itself."""
+    if facts.sinfo.code != 0:
+        return [
+            failed(
+                "scheduler.answers",
+                f"sinfo: {last_words(facts.sinfo)}",
+                "check slurmctld and munge on the controller, and /etc/slurm here",
+            )
+        ]
+    kinds = parse_nodes(facts.sinfo.out)
+    names = list(dict.fromkeys(kind.partition for kind in kinds))
+    findings = [ok("scheduler.answers", f"partitions {', '.join(names)}")]
+    findings += _judge_limits(facts.limits, user_poll_s)
+    findings.append(_judge_accounting(facts))
+    return findings
+
+
+def _judge_limits(found: Limits | None, poll_s: float) -> list[Finding]:
+    check = "scheduler.memory"
+    if found is None:
+        return [
+            warning(
+                check,
+                "scontrol show config tells no MinJobAge",
+                "let users ask the controller for its configuration",
+            )
+        ]
+    said = f"the controller remembers a job for {found.min_job_age_s} s after its end (MinJobAge)"
+    if found.min_job_age_s < max(LEAST_JOB_AGE_S, 2 * poll_s) and not found.accounting:
+        return [
+            warning(
+                check,
+                f"{said}, and there is no accounting: how a job ended may be forgotten",
+                "MinJobAge=300 in slurm.conf, or a smaller scheduler.poll_s",
+            )
+        ]
+    return [ok(check, f"{said}; arrays up to {found.max_array_size} tasks")]
+
+
+def _judge_accounting(facts: ClusterFacts) -> Finding:
+    check = "scheduler.accounting"
+    configured = facts.limits is not None and facts.limits.accounting
+    if configured and facts.accounting is not None and facts.accounting.code == 0:
+        return ok(check, "sacct answers")
+    why = "none is configured"
+    if facts.accounting is not None and facts.accounting.code != 0:
+        why = f"sacct: {last_words(facts.accounting)}"
+    return warning(
+        check,
+        f"no accounting ({why}): how a job ended is known only as long as the controller "
+        "remembers it, and memory that was used is not recorded",
+        "set up slurmdbd, or a MinJobAge of some hours",
+    )
+
+
+# --- requests --------------------------------------------------------------------------------
+
+
+def requests(scheduler: SchedulerSettings) -> list[Request]:
+    """What jobs ask for, one for each table of the settings that makes a difference."""
+    found = [Request("scheduler.defaults", _resources("", scheduler, gpu=False))]
+    gpu_jobs = [name for name, request in scheduler.jobs.items() if request.gpus]
+    if scheduler.gpu_defaults != ResourceRequest():
+        found.append(Request("scheduler.gpu_defaults", _resources("", scheduler, gpu=True)))
+    for name in scheduler.jobs:
+        gpu = name in gpu_jobs
+        found.append(Request(f"scheduler.jobs.{name}", _resources(name, scheduler, gpu=gpu)))
+    return found
+
+
+def _resources(job_type: str, scheduler: SchedulerSettings, *, gpu: bool) -> Resources:
+    return resources_for(job_type, Computing(), scheduler, uses_gpu=gpu, explicit=())
+
+
+def judge_job_names(scheduler: SchedulerSettings) -> list[Finding]:
+    """Tables for job types that do not exist."""
+    known = {name.lower() for name in CATALOGUE}
+    strangers = [name for name in scheduler.jobs if name.lower() not in known]
+    if not strangers:
+        return []
+    close = [difflib.get_close_matches(name, list(CATALOGUE), 1) for name in strangers]
+    meant = [one[0] for one in close if one]
+    return [
+        warning(
+            "scheduler.jobs",
+            f"no job type is called {', '.join(strangers)}: these resources are never used",
+            f"did you mean {', '.join(meant)}?" if meant else f"there are {', '.join(CATALOGUE)}",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a request cannot have."""
+
+    check: str
+    found: str
+    fix: str
+
+
+def judge_requests(
+    every: Sequence[Request], kinds: Sequence[NodeKind], scheduler: SchedulerSettings
+) -> list[Finding]:
+    """Findings on partitions, sizes, times and GPUs that jobs ask for."""
+    problems: dict[tuple[str, str], tuple[Problem, list[str]]] = {}
+    for request in every:
+        for problem in request_problems(request, kinds, scheduler):
+            key = (problem.check, problem.found)
+            problems.setdefault(key, (problem, []))[1].append(request.setting)
+    findings = [
+        failed(problem.check, f"{', '.join(settings)}: {problem.found}", problem.fix)
+        for problem, settings in problems.values()
+    ]
+    if not findings:
+        used = [request.resources.partition or "the default one" for request in every]
+        shown = ", ".join(dict.fromkeys(used))
+        findings.append(ok("scheduler.requests", f"can be had in the partitions used ({shown})"))
+    return findings + _judge_retries(every, kinds, scheduler)
+
+
+def request_problems(
+    request: Request, kinds: Sequence[NodeKind], scheduler: SchedulerSettings
+) -> list[Problem]:
+    """Why a cluster with these nodes could never start such a job."""
+    wanted = request.resources
+    names = list(dict.fromkeys(kind.partition for kind in kinds))
+    if wanted.partition is None:
+        mine = [kind for kind in kinds if kind.is_default]
+        if not mine:
+            return [
+                Problem(
+                    "scheduler.partition",
+                    "no partition is named, and the cluster has no default one",
+                    f"set scheduler.defaults.partition to one of {', '.join(names)}",
+                )
+            ]
+    else:
+        # Several, of which Slurm takes the one that is free first.
+        several = wanted.partition.split(",")
+        absent = [name for name in several if name not in names]
+        if absent:
+            close = difflib.get_close_matches(absent[0], names, 1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            return [
+                Problem(
+                    "scheduler.partition",
+                    f"there is no partition {', '.join(absent)}",
+                    f"{meant}the cluster has {', '.join(names)}",
+                )
+            ]
+        mine = [kind for kind in kinds if kind.partition in several]
+    return _size_problems(wanted, mine, scheduler)
+
+
+def _size_problems(
+    wanted: Resources, mine: Sequence[NodeKind], scheduler: SchedulerSettings
+) -> list[Problem]:
+    where = f"partition {', '.join(dict.fromkeys(kind.partition for kind in mine))}"
+    usable = [kind for kind in mine if kind.usable]
+    if not usable:
+        states = ", ".join(dict.fromkeys(kind.state for kind in mine))
+        return [
+            Problem(
+                "scheduler.partition",
+                f"{where} has no node that takes jobs ({states})",
+                "bring a node back (scontrol update nodename=NODE state=resume), or name "
+                "another partition",
+            )
+        ]
+    problems = []
+    memory = max(kind.memory_mb for kind in usable)
+    cpus = max(kind.cpus for kind in usable)
+    if wanted.memory_gb and memory and wanted.memory_gb * 1024 > memory:
+        problems.append(
+            Problem(
+                "scheduler.memory_gb",
+                f"memory_gb = {wanted.memory_gb}: no node of {where} has more than "
+                f"{memory // 1024} GB",
+                f"memory_gb = {memory // 1024} or less, or another partition",
+            )
+        )
+    if cpus and wanted.cpus > cpus:
+        problems.append(
+            Problem(
+                "scheduler.cpus",
+                f"cpus = {wanted.cpus}: no node of {where} has more than {cpus}",
+                f"cpus = {cpus} or less, or another partition",
+            )
+        )
+    times = [kind.time_limit_minutes for kind in usable]
+    longest = None if None in times else max(time for time in times if time is not None)
+    if wanted.time_limit_minutes and longest is not None and wanted.time_limit_minutes > longest:
+        problems.append(
+            Problem(
+                "scheduler.time_limit",
+                f"time_limit_minutes = {wanted.time_limit_minutes}: {where} allows {longest}",
+                f"time_limit_minutes = {longest} or less, or another partition",
+            )
+        )
+    if wanted.gpus:
+        problems += _gpu_problems(wanted.gpus, usable, where, scheduler)
+    return problems
+
+
+def _gpu_problems(
+    count: int, usable: Sequence[NodeKind], where: str, scheduler: SchedulerSettings
+) -> list[Problem]:
+    kind, number = gpu_request(scheduler.gpu_resource.format(gpus=count))
+    best = max(
+        (sum(n for one, n in node.gpus.items() if kind in ("", one)) for node in usable), default=0
+    )
+    if number <= best:
+        return []
+    there = sorted({f"{one or 'gpu'} x {n}" for node in usable for one, n in node.gpus.items()})
+    asked = f"{number} GPUs" + (f" of type {kind}" if kind else "")
+    return [
+        Problem(
+            "scheduler.gpus",
+            f"{asked}: nodes of {where} have {', '.join(there) or 'none'}",
+            "correct gpus, scheduler.gpu_resource or the partition; "
+            "sinfo --format='%P %G' shows what there is",
+        )
+    ]
+
+
+def gpu_request(gres: str) -> tuple[str, int]:
+    """(type or empty, number) of `gpu:2` or `gpu:a100:2`."""
+    words = gres.split(":")
+    return (words[1] if len(words) > 2 else ""), _number(words[-1])
+
+
+def _judge_retries(
+    every: Sequence[Request], kinds: Sequence[NodeKind], scheduler: SchedulerSettings
+) -> list[Finding]:
+    """A retry must not ask for what no node can give."""
+    used = {request.resources.partition for request in every}
+    mine = [
+        kind
+        for kind in kinds
+        if kind.usable and (kind.partition in used or (None in used and kind.is_default))
+    ]
+    findings = []
+    memory = max((kind.memory_mb // 1024 for kind in mine), default=0)
+    if memory and scheduler.max_memory_gb > memory:
+        findings.append(
+            warning(
+                "scheduler.max_memory_gb",
+                f"a retry after out-of-memory may ask for up to {scheduler.max_memory_gb} GB; "
+                f"the largest node has {memory} GB",
+                f"scheduler.max_memory_gb = {memory}",
+            )
+        )
+    times = [kind.time_limit_minutes for kind in mine]
+    finite = [time for time in times if time is not None]
+    if finite and len(finite) == len(times) and scheduler.max_time_limit_minutes > max(finite):
+        findings.append(
+            warning(
+                "scheduler.max_time_limit",
+                "a retry after a time limit may ask for up to "
+                f"{scheduler.max_time_limit_minutes} minutes; the partitions allow {max(finite)}",
+                f"scheduler.max_time_limit_minutes = {max(finite)}",
+            )
+        )
+    return findings

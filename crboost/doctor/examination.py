@@ -1,0 +1,226 @@
+"""All points in the order in which an administrator would mend them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crboost import __version__
+from crboost.doctor.findings import Finding, ok, skipped
+from crboost.errors import CrboostError
+from crboost.settings import Settings
+
+SUBMIT_HINT = "crboost doctor PROJECT --submit"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be looked at.
+
+    Attributes:
+        project: a project, or a directory where projects will be; None: none.
+        submit: run two small jobs too.
+        timeout_s: how long those may take.
+    """
+
+    project: Path | None = None
+    submit: bool = False
+    timeout_s: float = 180.0
+
+
+def examine(wanted: Wanted, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Look at every point of this installation; findings come as they are made."""
+    environ = dict(os.environ if environ is None else environ)
+    yield from _python(environ)
+    from crboost.doctor.site import judge_settings, read_site
+
+    site = read_site(environ)
+    yield from judge_settings(site.facts)
+    if site.settings is not None:
+        from crboost.doctor.site import ask_interpreter, judge_engine, judge_interpreter
+
+        settings = site.settings
+        yield judge_engine(settings, site.facts)
+        yield judge_interpreter(settings, ask_interpreter(settings), __version__)
+        yield from _tools(settings, environ)
+    project = wanted.project.expanduser().absolute() if wanted.project is not None else None
+    broken = False
+    for finding in _directory(project):
+        broken = broken or finding.status == "failed"
+        yield finding
+    if site.settings is not None:
+        there = project if project is not None and project.is_dir() else None
+        yield from _scheduler(site.settings, there, environ)
+        yield from _trial(site.settings, wanted, None if broken else there)
+
+
+def _python(environ: Mapping[str, str]) -> Iterator[Finding]:
+    from crboost.doctor.python import ask_api, judge_api, judge_python, python_facts
+
+    facts = python_facts()
+    yield from judge_python(facts)
+    url = environ.get("PREFECT_API_URL")
+    installed = next((one.installed for one in facts.requirements if one.name == "prefect"), None)
+    yield judge_api(ask_api(url, environ) if url else None, installed or "")
+
+
+def _tools(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    if not settings.tools:
+        yield ok("tools.none", "none in the settings: the embedded CPU tools do the work")
+        return
+    from crboost.doctor.tools import (
+        ask_ctffind,
+        ask_tool,
+        engine_version,
+        judge_binds,
+        judge_container_engine,
+        judge_ctffind,
+        judge_tool,
+        missing_binds,
+    )
+
+    uses_containers = settings.containers.engine != "none" and any(
+        tool.image for tool in settings.tools.values()
+    )
+    usable = True
+    if uses_containers:
+        finding = judge_container_engine(settings, engine_version(settings))
+        usable = finding.status == "ok"
+        yield finding
+    yield from judge_binds(missing_binds(settings), uses_containers)
+    images_usable = set()
+    for name, tool in settings.tools.items():
+        if tool.image is not None and uses_containers and not usable:
+            yield skipped(f"tools.{name}", "no program that runs its image")
+        elif name != "ctffind" or "relion" not in settings.tools:
+            facts = ask_tool(name, settings, environ)
+            finding = judge_tool(facts, modules=bool(settings.scheduler.modules))
+            if finding.status != "failed":
+                images_usable.add(name)
+            yield finding
+    if "relion" in images_usable:
+        yield judge_ctffind(settings, ask_ctffind(settings, environ))
+
+
+def _directory(project: Path | None) -> Iterator[Finding]:
+    if project is None:
+        yield skipped(
+            "project.writable",
+            "no PROJECT was given: directory, locks and space were not looked at",
+            "crboost doctor PROJECT, or the directory where projects will be",
+        )
+        return
+    from crboost.doctor.directory import directory_facts, judge_directory
+
+    yield from judge_directory(directory_facts(project))
+
+
+def _scheduler(
+    settings: Settings, project: Path | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    scheduler = settings.scheduler
+    if scheduler.kind == "local":
+        cpus = len(os.sched_getaffinity(0))
+        yield ok("scheduler.kind", f"local: jobs run on this machine ({cpus} CPUs)")
+        return
+    from crboost.doctor.cluster import (
+        absent_commands,
+        ask_cluster,
+        judge_cluster,
+        judge_commands,
+        judge_job_names,
+        judge_requests,
+        parse_nodes,
+        requests,
+    )
+    from crboost.doctor.submission import judge_template, templates
+
+    commands = judge_commands(scheduler, absent_commands(scheduler))
+    yield commands
+    every = requests(scheduler)
+    yield from judge_job_names(scheduler)
+    sound = True
+    for facts in templates(settings, project):
+        try:
+            findings = judge_template(facts, settings, every)
+        except CrboostError as error:
+            from crboost.doctor.findings import failed
+
+            findings = [failed("scheduler.extra", error.message, error.hint or "")]
+        sound = sound and all(one.status != "failed" for one in findings)
+        yield from findings
+    if scheduler.kind != "slurm":
+        yield skipped(
+            "scheduler.answers",
+            f"queues and limits of {scheduler.kind} are not asked for",
+            f"have a job run: {SUBMIT_HINT}",
+        )
+        return
+    if commands.status == "failed":
+        return
+    cluster = ask_cluster()
+    yield from judge_cluster(cluster, scheduler.poll_s)
+    if cluster.sinfo.code != 0:
+        return
+    wrong = False
+    for finding in judge_requests(every, parse_nodes(cluster.sinfo.out), scheduler):
+        wrong = wrong or finding.status == "failed"
+        yield finding
+    if sound:
+        yield from _submission(settings, project, environ, quiet=wrong)
+
+
+def _submission(
+    settings: Settings, project: Path | None, environ: Mapping[str, str], *, quiet: bool
+) -> Iterator[Finding]:
+    """Whether sbatch takes jobs, here and in RELION's container.
+
+    Args:
+        quiet: the requests are known to be wrong; what sbatch says of them is not told again.
+    """
+    from crboost.doctor.cluster import requests
+    from crboost.doctor.submission import (
+        container_launch,
+        judge_inside,
+        judge_test_only,
+        script_of,
+        test_only,
+    )
+
+    every = requests(settings.scheduler)
+    scripts = [(request, script_of(request, settings, project)) for request in every]
+    answers = [(request, test_only(script, settings)) for request, script in scripts]
+    if not quiet:
+        yield judge_test_only(answers)
+    relion = settings.tools.get("relion")
+    if settings.engine != "relion" or relion is None:
+        return
+    if relion.image is None or settings.containers.engine == "none" or not relion.image.exists():
+        return
+    launch = container_launch(settings, project, environ)
+    if isinstance(launch, str):
+        yield judge_inside(launch, None)
+    else:
+        yield judge_inside(test_only(scripts[0][1], settings, launch), answers[0][1])
+
+
+def _trial(settings: Settings, wanted: Wanted, project: Path | None) -> Iterator[Finding]:
+    where = "a compute node" if settings.scheduler.kind != "local" else "this machine"
+    if not wanted.submit:
+        yield skipped(
+            "trial.driver",
+            f"no job was run: whether one starts on {where}, and writes into the project, "
+            "is not known",
+            SUBMIT_HINT,
+        )
+    elif project is None:
+        yield skipped(
+            "trial.driver", "no job was run: there is no directory to run it in", SUBMIT_HINT
+        )
+    else:
+        from crboost.doctor.trial import judge_trial, run_trial
+
+        facts = run_trial(settings, project, timeout_s=wanted.timeout_s)
+        yield from judge_trial(facts, settings, __version__)
