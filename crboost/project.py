@@ -7,44 +7,33 @@ copied and never written to.
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crboost.catalogue import CATALOGUE, NATIVE_TYPES, JobType, label_matches
 from crboost.errors import ParameterError, PlanError, ProjectError
-from crboost.failure import classify
 from crboost.files import write_text
-from crboost.history import PastJob, SeriesRecord
-from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
+from crboost.history import PastJob
 from crboost.parameters import (
-    EffectiveParameters,
     ProjectParameters,
-    job_type_of,
     read_parameters,
     write_parameters,
 )
-from crboost.plan import Mode, Plan, WantedJob, plan
-from crboost.relion.job import Job, read_job
+from crboost.past_jobs import past_job
+from crboost.plan import Mode, Plan, plan
 from crboost.relion.ledger import (
     LEDGER_FILE,
     Ledger,
-    Process,
     Status,
     read_ledger,
     write_ledger,
 )
-from crboost.relion.markers import Marker, read_marker
-from crboost.relion.nodes import read_output_nodes
-from crboost.relion.star import read_star
-from crboost.results import fingerprint_of, missing_outputs, read_results, table_fingerprint
 from crboost.tilt_name import plain_name
+from crboost.wanted import left_out, wanted_job
 
 if TYPE_CHECKING:
-    from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
 PARAMETERS_FILE = "project_params.json"
@@ -285,7 +274,7 @@ class Project:
             settings: to ask the scheduler whether a job that has said nothing still runs.
         """
         ledger = self.ledger()
-        return [self._past_job(ledger, process, settings) for process in ledger.processes]
+        return [past_job(self.directory, ledger, process, settings) for process in ledger.processes]
 
     def reconcile(self) -> list[str]:
         """Book jobs that ended while nobody was watching, as RELION's GUI does when it opens.
@@ -304,80 +293,6 @@ class Project:
             for process in after
             if before.get(process.name) not in (None, process.status)
         ]
-
-    def _past_job(self, ledger: Ledger, process: Process, settings: Settings | None) -> PastJob:
-        directory = self.directory / process.name
-        job = _read_job_star(directory)
-        given = _parameters_of(job)
-        marker = read_marker(directory)
-        alive = is_driver_alive(directory)
-        if (
-            not alive
-            and marker is None
-            and process.status is Status.RUNNING
-            and settings is not None
-            and settings.scheduler.kind != "local"
-        ):
-            from crboost.scheduler.watch import job_alive
-
-            alive = job_alive(settings.scheduler)(directory)
-        status, outputs = process.status, ledger.outputs_of(process.name)
-        if status in (Status.RUNNING, Status.SCHEDULED) and marker is not None and not alive:
-            status = _STATUS[marker]
-            if marker is Marker.SUCCESS:
-                outputs = [*outputs, *read_output_nodes(directory)]
-        elif status == Status.SUCCEEDED and given.get("node") and marker is not Marker.SUCCESS:
-            # Our own jobs always leave their marker: without it a restart was interrupted.
-            status = Status.RUNNING
-        results = read_results(directory) if given.get("node") else {}
-        record = read_job_file(directory)
-        # RELION declares a logfile.pdf even where it cannot make one.
-        gone = [
-            node.name
-            for node in outputs
-            if not node.label.startswith("LogFile") and not (self.directory / node.name).exists()
-        ]
-        message = ""
-        if status == Status.FAILED:
-            log = tail(directory / "run.err")
-            message = classify(read_failure(directory), log, process.name.rstrip("/")).message
-        node = given.get("node")
-        native = NATIVE_TYPES.get(process.type_label)
-        if native is not None:
-            series = self._native_series(directory, native) if status == Status.SUCCEEDED else {}
-            values = dict(job.options) if job else {}
-        else:
-            series = {name: result.record() for name, result in results.items()}
-            values = {key: str(value) for key, value in record.get("parameters", {}).items()}
-        return PastJob(
-            job=process.name,
-            status=status.value,
-            relion_type=process.type_label,
-            inputs=tuple(one.name for one in ledger.inputs_of(process.name)),
-            outputs=tuple(dict.fromkeys((one.name, one.label) for one in outputs)),
-            missing=(*gone, *missing_outputs(self.directory, results.values())),
-            job_type=job_type_of(node) if node else native,
-            node=node,
-            fingerprint=given.get("fingerprint"),
-            run=record.get("run"),
-            parameters=values,
-            series=series,
-            failure=message.splitlines()[0] if message else None,
-            alive=alive,
-        )
-
-    def _native_series(self, directory: Path, native: str) -> dict[str, SeriesRecord]:
-        """The tilt series in a native RELION job's output: all that it did are done."""
-        path = directory / CATALOGUE[native].main_output.file
-        if not path.is_file() or path.suffix != ".star":
-            return {}
-        return {
-            row["rlnTomoName"]: SeriesRecord(
-                "done", table_fingerprint(self.directory / row["rlnTomoTiltSeriesStarFile"]), ""
-            )
-            for row in read_star(path).records("global")
-            if "rlnTomoName" in row and "rlnTomoTiltSeriesStarFile" in row
-        }
 
     # --- planning --------------------------------------------------------------------------
 
@@ -403,11 +318,11 @@ class Project:
         nodes = list(dict.fromkeys(jobs or chosen.jobs))
         history = self.history(settings)
         wanted = {
-            node: self._wanted(node, chosen, settings)
+            node: wanted_job(self.directory, node, chosen, settings if node in nodes else None)
             for node in dict.fromkeys((*nodes, *chosen.jobs))
         }
         made = plan(history, [wanted[node] for node in nodes], mode=mode, retry_failed=retry_failed)
-        made = replace(made, warnings=(*made.warnings, *_left_out(history, wanted, nodes, mode)))
+        made = replace(made, warnings=(*made.warnings, *left_out(history, wanted, nodes, mode)))
         for planned in made.jobs:
             for given in planned.inputs:
                 if given.reason == "given by the user":
@@ -418,162 +333,6 @@ class Project:
                             hint="paths are relative to the project directory",
                         )
         return made
-
-    def _wanted(
-        self, node: str, parameters: ProjectParameters, settings: Settings | None
-    ) -> WantedJob:
-        from crboost.stages import Context, SeriesInput, stage_for
-
-        job_type = CATALOGUE[job_type_of(node)]
-        effective = parameters.effective(node)
-        if job_type.is_native:
-            return _wanted_native(node, job_type, effective, settings)
-        stage = stage_for(job_type.name, effective.job.tool)
-        resources = _resource_words(effective, job_type, settings)
-        workers = int(resources["workers"])
-        context = Context(self.directory, "<job>", effective, None, "python", workers)
-        example = SeriesInput("<tilt series>", "", {}, [])
-        data: dict[str, str] = {}
-        if not job_type.inputs:
-            data = {name: one.fingerprint for name, one in stage.inputs(context).items()}
-        return WantedJob(
-            node=node,
-            job_type=job_type,
-            fingerprint=parameters.fingerprint(node),
-            parameters={key: str(value) for key, value in effective.decisive().items()},
-            overrides=_overrides(effective, job_type),
-            commands=tuple(step.argv for step in stage.steps(context, example)),
-            resources=resources,
-            data=data,
-        )
-
-
-def _wanted_native(
-    node: str, job_type: JobType, effective: EffectiveParameters, settings: Settings | None
-) -> WantedJob:
-    """A job that RELION turns into commands itself."""
-    from crboost.builders.relion import relion_options
-
-    if settings is not None and settings.engine == "embedded":
-        raise PlanError(
-            f"{node} is a job of RELION's own ({job_type.relion_type}), and no RELION is set up",
-            hint="set up tools.relion (see `crboost doctor`), or take a job with embedded tools",
-        )
-    ctffind = settings.tools.get("ctffind") if settings is not None else None
-    executable = ctffind.executable if ctffind is not None else None
-    options = relion_options(job_type.name, effective, ctffind_executable=executable or "ctffind")
-    return WantedJob(
-        node=node,
-        job_type=job_type,
-        fingerprint=fingerprint_of(options),
-        parameters=options,
-        overrides=_overrides(effective, job_type),
-        resources=_resource_words(effective, job_type, settings),
-    )
-
-
-def _left_out(
-    history: Sequence[PastJob], wanted: Mapping[str, WantedJob], nodes: Sequence[str], mode: Mode
-) -> list[str]:
-    """A word on earlier jobs that are out of date, but are not part of the run."""
-    asked = [wanted[node].job_type for node in nodes]
-    made = {output.label for job_type in asked for output in job_type.outputs}
-    open_inputs = [
-        slot
-        for job_type in asked
-        for slot in job_type.inputs
-        if not any(label_matches(label, one) for label in made for one in slot.accepts)
-    ]
-    if not open_inputs:
-        return []
-    last = max(list(CATALOGUE).index(job_type.name) for job_type in asked)
-    before = [
-        job
-        for node, job in wanted.items()
-        if node in nodes or list(CATALOGUE).index(job.job_type.name) < last
-    ]
-    try:
-        full = plan(history, before, mode=mode)
-    except PlanError:
-        return []
-    return [
-        f"{job.node} is not part of this run, although it is out of date: {job.reason}"
-        for job in full.jobs
-        if job.node not in nodes
-    ]
-
-
-def job_resources(
-    effective: EffectiveParameters, job_type: JobType, settings: Settings
-) -> Resources:
-    """What a job asks the machine or the scheduler for."""
-    from crboost.scheduler.resources import resources_for
-
-    computing = effective.computing
-    set_by_user = {
-        name
-        for name in type(computing).model_fields
-        if effective.origin(f"computing.{name}").source == "user"
-    }
-    return resources_for(
-        job_type.name,
-        computing,
-        settings.scheduler,
-        uses_gpu=bool(getattr(effective.job, "use_gpu", False)),
-        tasks=job_type.mpi,
-        explicit=set_by_user,
-    )
-
-
-def _resource_words(
-    effective: EffectiveParameters, job_type: JobType, settings: Settings | None
-) -> dict[str, str]:
-    """What a plan shows of the resources; `workers` is what the job gets as `--j`."""
-    workers = effective.computing.workers
-    if settings is None or settings.scheduler.kind == "local":
-        return {"workers": str(workers or len(os.sched_getaffinity(0)))}
-    asked = job_resources(effective, job_type, settings)
-    words = {
-        "cpus": asked.cpus,
-        "memory": f"{asked.memory_gb} GB" if asked.memory_gb else None,
-        "time": f"{asked.time_limit_minutes} min" if asked.time_limit_minutes else None,
-        "gpus": asked.gpus or None,
-        "partition": asked.partition,
-    }
-    shown = {name: str(value) for name, value in words.items() if value is not None}
-    return {"workers": str(workers or asked.cpus), **shown}
-
-
-def _overrides(effective: EffectiveParameters, job_type: JobType) -> dict[str, str]:
-    """Inputs that the user insists on: `input_<slot>` of the job."""
-    given = {
-        slot.name: getattr(effective.job, f"input_{slot.name}", None) for slot in job_type.inputs
-    }
-    return {slot: path for slot, path in given.items() if path}
-
-
-_STATUS = {
-    Marker.SUCCESS: Status.SUCCEEDED,
-    Marker.FAILURE: Status.FAILED,
-    Marker.ABORTED: Status.ABORTED,
-}
-
-
-def _read_job_star(directory: Path) -> Job | None:
-    path = directory / "job.star"
-    return read_job(path) if path.is_file() else None
-
-
-def _parameters_of(job: Job | None) -> dict[str, str]:
-    """The `--label value` parameters of an External job that crboost made; else nothing."""
-    if job is None:
-        return {}
-    given = {
-        job.option(f"param{number}_label"): job.option(f"param{number}_value")
-        for number in range(1, 11)
-    }
-    given.pop("", None)
-    return given if given.get("node") and given.get("fingerprint") else {}
 
 
 def _matching(patterns: Iterable[str]) -> list[Path]:

@@ -8,42 +8,42 @@ in memory: every question is answered from files, so any process may be killed a
 
 from __future__ import annotations
 
-import getpass
-import platform
-import secrets
-import shlex
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crboost import __version__
 from crboost.catalogue import CATALOGUE, label_matches
 from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
-from crboost.files import read_json, write_json, write_text
+from crboost.files import read_json, write_json
+from crboost.generate import (
+    PLAN_FILE,
+    RECORD_FILE,
+    RESOURCES_FILE,
+    SETTINGS_FILE,
+    driver_path,
+    generate,
+    queue_options,
+    submission_for,
+)
 from crboost.job_directory import (
     FAILURE_FILE,
-    SCRIPTS,
     is_driver_alive,
     read_failure,
     read_job_file,
     tail,
 )
-from crboost.parameters import ProjectParameters, job_type_of, write_parameters
-from crboost.plan import Plan, PlannedJob
-from crboost.project import PARAMETERS_FILE, STATE, Project, job_resources
-from crboost.relion.job import Job, Submission, external_job, read_job, write_job
+from crboost.parameters import ProjectParameters, job_type_of
+from crboost.plan import Plan
+from crboost.project import Project
+from crboost.relion.job import read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
 from crboost.relion.scheme import (
     SCHEMES_DIR,
-    JobMode,
-    SchemeJob,
-    make_linear_scheme,
     read_scheme,
     scheme_dir,
     write_scheme,
@@ -60,14 +60,8 @@ from crboost.settings import EngineName
 
 if TYPE_CHECKING:
     from crboost.relion.schemer.recovery import Recovery
-    from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
-DRIVER = "driver"
-SETTINGS_FILE = "settings.json"
-RESOURCES_FILE = "resources.json"
-PLAN_FILE = "plan.json"
-RECORD_FILE = "record.json"
 
 Phase = Literal["waiting", "running", "succeeded", "failed", "aborted"]
 
@@ -110,129 +104,18 @@ class Run:
         *,
         now: datetime,
     ) -> Run:
-        """Generate the scheme of `plan`. Nothing is started.
-
-        Args:
-            settings: the installation; frozen beside the parameters.
-            now: names the run.
+        """Generate the scheme of `plan`: see `crboost.generate`. Nothing is started.
 
         Raises:
             ProjectError: the plan is empty.
             CrboostError: a submission template is missing, or would not work.
         """
-        if plan.is_empty:
-            raise ProjectError("there is nothing to run", hint="everything is up to date")
-        name = f"run_{now:%Y%m%d_%H%M%S}_{secrets.token_hex(2)}"
-        run = cls(project, name)
-        scheme = make_linear_scheme(name, [job.node for job in plan.jobs], JobMode.CONTINUE)
-        for job in plan.jobs:
-            run._write_job(job, parameters, settings)
-            if job.continue_of:
-                scheme.jobs[job.node] = SchemeJob(job.continue_of, JobMode.CONTINUE, True)
-            elif not CATALOGUE[job.job_type].can_continue:
-                scheme.jobs[job.node].mode = JobMode.NEW
-        write_parameters(run.directory / PARAMETERS_FILE, parameters)
-        write_json(run.directory / SETTINGS_FILE, settings.model_dump(mode="json"))
-        write_json(run.directory / PLAN_FILE, plan.to_dict())
-        run._write_driver(settings.python)
-        write_json(
-            run.directory / RECORD_FILE,
-            {
-                "run": name,
-                "created": now.isoformat(timespec="seconds"),
-                "user": getpass.getuser(),
-                "host": socket.gethostname(),
-                "versions": {"crboost": __version__, "python": platform.python_version()},
-                "engine": settings.engine,
-                "scheduler": settings.scheduler.kind,
-                "images": _images(project, settings),
-                "mode": plan.mode,
-                "jobs": [job.node for job in plan.jobs],
-                "events": [],
-            },
-        )
-        # Last: a directory with a scheme.star is a run, anything else is debris.
-        write_scheme(project.directory, scheme)
-        for job in plan.jobs:
-            if job.continue_of:
-                run._reopen(job)
-        return run
-
-    @property
-    def scripts(self) -> str:
-        """Where what RELION starts for this run is kept: driver, submission; project-relative.
-
-        Not below `Schemes/`: RELION takes any option with that in it for a job of the scheme.
-        """
-        return f"{SCRIPTS}/{self.name}"
+        return cls(project, generate(project.directory, plan, parameters, settings, now=now))
 
     @property
     def driver(self) -> str:
         """The External jobs' `fn_exe`, project-relative."""
-        return f"{self.scripts}/{DRIVER}"
-
-    def _write_driver(self, python: str) -> None:
-        snapshot = f"{SCHEMES_DIR}/{self.name}/{PARAMETERS_FILE}"
-        # -P: what lies in the project directory must not pass for a Python package.
-        argv = [python, "-P", "-m", "crboost", "job", "run", "--snapshot", snapshot]
-        path = self.project.directory / self.driver
-        write_text(path, f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
-        path.chmod(0o755)
-
-    def _write_job(
-        self, job: PlannedJob, parameters: ProjectParameters, settings: Settings
-    ) -> None:
-        inputs = {
-            given.relion_field: given.path or f"{SCHEMES_DIR}/{self.name}/{given.node}/{given.file}"
-            for given in job.inputs
-        }
-        job_type = CATALOGUE[job.job_type]
-        effective = parameters.effective(job.node)
-        resources = job_resources(effective, job_type, settings)
-        write_json(self.directory / job.node / RESOURCES_FILE, resources.to_dict())
-        submission = self._submission(job.node, resources, settings, native=job_type.is_native)
-        workers = int(job.resources.get("workers", 1))
-        if job_type.is_native:
-            options = {**job.options, **inputs}
-            if job_type.has_threads:
-                options["nr_threads"] = str(workers)
-            if job_type.mpi > 1:
-                options["nr_mpi"] = str(job_type.mpi)
-            made = Job(job_type.relion_type, options | _queue_options(submission), is_tomo=True)
-        else:
-            made = external_job(
-                self.driver,
-                inputs=inputs,
-                parameters={"node": job.node, "fingerprint": job.fingerprint},
-                nr_threads=workers,
-                submission=submission,
-            )
-        write_job(self.directory / job.node / "job.star", made)
-
-    def _submission(
-        self, node: str, resources: Resources, settings: Settings, *, native: bool
-    ) -> Submission | None:
-        if settings.scheduler.kind == "local":
-            return None
-        from crboost.scheduler.submission import write_submission
-
-        return write_submission(
-            self.project.directory,
-            self.scripts,
-            node,
-            resources,
-            settings,
-            native=native,
-        )
-
-    def _reopen(self, job: PlannedJob) -> None:
-        """Make an existing job run again in place: this run's job.star, no old marker."""
-        assert job.continue_of is not None
-        directory = self.project.directory / job.continue_of
-        renewed = replace(read_job(self.directory / job.node / "job.star"), is_continue=True)
-        write_job(directory / "job.star", renewed)
-        for marker in Marker:
-            (directory / marker).unlink(missing_ok=True)
+        return driver_path(self.name)
 
     # --- finding one -----------------------------------------------------------------------
 
@@ -474,7 +357,11 @@ class Run:
         resources, changed = more
         write_json(path, resources.to_dict())
         native = CATALOGUE[job_type_of(node)].is_native
-        options = _queue_options(self._submission(node, resources, settings, native=native))
+        options = queue_options(
+            submission_for(
+                self.project.directory, self.name, node, resources, settings, native=native
+            )
+        )
         for star in self._job_stars(node):
             write_job(star, read_job(star).with_options(**options))
         return changed
@@ -518,32 +405,6 @@ def _counted(state: JobState, directory: Path, record: dict[str, Any]) -> JobSta
         skipped=current.count("skipped"),
         total=len(series),
     )
-
-
-def _queue_options(submission: Submission | None) -> dict[str, str]:
-    """The options of a `job.star` by which RELION submits."""
-    if submission is None:
-        return {"do_queue": "No"}
-    return {
-        "do_queue": "Yes",
-        "qsub": submission.command,
-        "qsubscript": submission.template,
-        "queuename": submission.queue,
-        "min_dedicated": str(submission.min_dedicated),
-        **{f"qsub_extra{n}": value for n, value in enumerate(submission.extras, start=1)},
-    }
-
-
-def _images(project: Project, settings: Settings) -> dict[str, str]:
-    """The digest of every container image that the run may use."""
-    from crboost.containers import image_digest
-
-    cache = project.directory / STATE / "images.json"
-    return {
-        name: image_digest(tool.image, cache)
-        for name, tool in settings.tools.items()
-        if tool.image is not None and tool.image.exists()
-    }
 
 
 def _failure(directory: Path, name: str) -> Failure:

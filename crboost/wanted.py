@@ -1,0 +1,160 @@
+"""What the parameters ask for, as the planner wants it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crboost.catalogue import CATALOGUE, JobType, label_matches
+from crboost.errors import PlanError
+from crboost.history import PastJob
+from crboost.parameters import EffectiveParameters, ProjectParameters, job_type_of
+from crboost.plan import Mode, WantedJob, plan
+from crboost.results import fingerprint_of
+
+if TYPE_CHECKING:
+    from crboost.scheduler.resources import Resources
+    from crboost.settings import Settings
+
+
+def wanted_job(
+    project: Path, node: str, parameters: ProjectParameters, settings: Settings | None
+) -> WantedJob:
+    """A job as the parameters ask for it.
+
+    Args:
+        settings: the installation; None where it need not be able to run the job.
+
+    Raises:
+        PlanError: it is RELION's own job, and this installation has no RELION.
+    """
+    from crboost.stages import Context, SeriesInput, stage_for
+
+    job_type = CATALOGUE[job_type_of(node)]
+    effective = parameters.effective(node)
+    if job_type.is_native:
+        return _wanted_native(node, job_type, effective, settings)
+    stage = stage_for(job_type.name, effective.job.tool)
+    resources = _resource_words(effective, job_type, settings)
+    workers = int(resources["workers"])
+    context = Context(project, "<job>", effective, None, "python", workers)
+    example = SeriesInput("<tilt series>", "", {}, [])
+    data: dict[str, str] = {}
+    if not job_type.inputs:
+        data = {name: one.fingerprint for name, one in stage.inputs(context).items()}
+    return WantedJob(
+        node=node,
+        job_type=job_type,
+        fingerprint=parameters.fingerprint(node),
+        parameters={key: str(value) for key, value in effective.decisive().items()},
+        overrides=_overrides(effective, job_type),
+        commands=tuple(step.argv for step in stage.steps(context, example)),
+        resources=resources,
+        data=data,
+    )
+
+
+def _wanted_native(
+    node: str, job_type: JobType, effective: EffectiveParameters, settings: Settings | None
+) -> WantedJob:
+    """A job that RELION turns into commands itself."""
+    from crboost.builders.relion import relion_options
+
+    if settings is not None and settings.engine == "embedded":
+        raise PlanError(
+            f"{node} is a job of RELION's own ({job_type.relion_type}), and no RELION is set up",
+            hint="set up tools.relion (see `crboost doctor`), or take a job with embedded tools",
+        )
+    ctffind = settings.tools.get("ctffind") if settings is not None else None
+    executable = ctffind.executable if ctffind is not None else None
+    options = relion_options(job_type.name, effective, ctffind_executable=executable or "ctffind")
+    return WantedJob(
+        node=node,
+        job_type=job_type,
+        fingerprint=fingerprint_of(options),
+        parameters=options,
+        overrides=_overrides(effective, job_type),
+        resources=_resource_words(effective, job_type, settings),
+    )
+
+
+def job_resources(
+    effective: EffectiveParameters, job_type: JobType, settings: Settings
+) -> Resources:
+    """What a job asks the machine or the scheduler for."""
+    from crboost.scheduler.resources import resources_for
+
+    computing = effective.computing
+    set_by_user = {
+        name
+        for name in type(computing).model_fields
+        if effective.origin(f"computing.{name}").source == "user"
+    }
+    return resources_for(
+        job_type.name,
+        computing,
+        settings.scheduler,
+        uses_gpu=bool(getattr(effective.job, "use_gpu", False)),
+        tasks=job_type.mpi,
+        explicit=set_by_user,
+    )
+
+
+def _resource_words(
+    effective: EffectiveParameters, job_type: JobType, settings: Settings | None
+) -> dict[str, str]:
+    """What a plan shows of the resources; `workers` is what the job gets as `--j`."""
+    workers = effective.computing.workers
+    if settings is None or settings.scheduler.kind == "local":
+        return {"workers": str(workers or len(os.sched_getaffinity(0)))}
+    asked = job_resources(effective, job_type, settings)
+    words = {
+        "cpus": asked.cpus,
+        "memory": f"{asked.memory_gb} GB" if asked.memory_gb else None,
+        "time": f"{asked.time_limit_minutes} min" if asked.time_limit_minutes else None,
+        "gpus": asked.gpus or None,
+        "partition": asked.partition,
+    }
+    shown = {name: str(value) for name, value in words.items() if value is not None}
+    return {"workers": str(workers or asked.cpus), **shown}
+
+
+def _overrides(effective: EffectiveParameters, job_type: JobType) -> dict[str, str]:
+    """Inputs that the user insists on: `input_<slot>` of the job."""
+    given = {
+        slot.name: getattr(effective.job, f"input_{slot.name}", None) for slot in job_type.inputs
+    }
+    return {slot: path for slot, path in given.items() if path}
+
+
+def left_out(
+    history: Sequence[PastJob], wanted: Mapping[str, WantedJob], nodes: Sequence[str], mode: Mode
+) -> list[str]:
+    """A word on earlier jobs that are out of date, but are not part of the run."""
+    asked = [wanted[node].job_type for node in nodes]
+    made = {output.label for job_type in asked for output in job_type.outputs}
+    open_inputs = [
+        slot
+        for job_type in asked
+        for slot in job_type.inputs
+        if not any(label_matches(label, one) for label in made for one in slot.accepts)
+    ]
+    if not open_inputs:
+        return []
+    last = max(list(CATALOGUE).index(job_type.name) for job_type in asked)
+    before = [
+        job
+        for node, job in wanted.items()
+        if node in nodes or list(CATALOGUE).index(job.job_type.name) < last
+    ]
+    try:
+        full = plan(history, before, mode=mode)
+    except PlanError:
+        return []
+    return [
+        f"{job.node} is not part of this run, although it is out of date: {job.reason}"
+        for job in full.jobs
+        if job.node not in nodes
+    ]
