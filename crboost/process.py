@@ -85,12 +85,23 @@ class Runner:
             )
             self._running.add(process)
         tail: deque[str] = deque(maxlen=TAIL_LINES)
-        assert process.stderr is not None
-        with process.stderr:
-            for line in process.stderr:
+        stderr = process.stderr
+        assert stderr is not None
+
+        def read() -> None:
+            for line in stderr:
                 on_error_line(line)
                 tail.append(line.rstrip("\n"))
+
+        # Children that outlive the command hold the pipe open: its end is not the command's end.
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        # Not reaped yet, so that the group's number cannot belong to anybody else.
+        os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
+        reader.join()
+        stderr.close()
         with self._lock:
             self._running.discard(process)
             if self._stopped:
