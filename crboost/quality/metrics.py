@@ -1,4 +1,7 @@
-"""The table of a project: one row per tilt series, from `results/*.json`. JSON only, so fast."""
+"""The table of a project: one row per tilt series, from `results/*.json` and RELION's own tables.
+
+JSON and small STAR files only, so fast.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crboost.quality.stages import ProjectLike, StageResults, read_stages
-
-#: A stage's words for a tilt image that goes no further.
-LOST = ("missing", "excluded", "failed")
+from crboost.quality.stages import LOST, ProjectLike, StageResults, read_stages
 
 
 def series_table(project: ProjectLike) -> list[dict[str, Any]]:
@@ -17,7 +17,8 @@ def series_table(project: ProjectLike) -> list[dict[str, Any]]:
 
     Keys: `tilt_series`, `tilts` (that reached the last stage so far), `tilts_total`,
     `motion_angstrom`, `defocus_um`, `ctf_resolution_angstrom`, `alignment_residual_px`,
-    `tilt_axis_deg`, `beads`, `tomogram` (path, absolute), `problem` (why it got no further).
+    `tilt_axis_deg`, `beads`, `tomogram` (path, absolute; of the
+    first half where RELION wrote halves alone), `problem` (why it got no further).
     """
     return table_of(read_stages(project), project.directory)
 
@@ -37,7 +38,7 @@ def table_of(stages: Mapping[str, StageResults], directory: Path) -> list[dict[s
     """The rows of `series_table`. Pure.
 
     Args:
-        stages: by job type.
+        stages: by node label, in order.
         directory: what project-relative paths are relative to.
     """
     names = sorted({name for stage in stages.values() for name in stage.results})

@@ -1,7 +1,8 @@
 """The summary picture of one tilt series: one page that says whether it is any good.
 
 Left the central slice of the tomogram, right the CTF fit, the defocus and the motion of each
-tilt image, and the tilt scheme. What a stage has not made yet is left out and named.
+tilt image, the shifts of its frames, and the tilt scheme. What a stage has not made yet is left
+out and named.
 
 matplotlib's object interface only: no backend is chosen, no display needed, nothing global.
 """
@@ -12,7 +13,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,19 +50,37 @@ class Slice:
         image: [y, x], the mean over the slab.
         pixel_size_angstrom: of the image; None when the file does not say.
         thickness_nm: of the slab.
+        summed: how many volumes were added up: 2 for the halves of a tomogram.
     """
 
     image: npt.NDArray[np.float32]
     pixel_size_angstrom: float | None
     thickness_nm: float | None
+    summed: int = 1
 
 
-def central_slice(path: Path) -> Slice:
+def central_slice(volumes: Sequence[Path], pixel_size_angstrom: float | None = None) -> Slice:
     """Read the middle of an MRC tomogram, averaged over 10 nm; the rest is not read.
 
+    Args:
+        volumes: one, or the halves of one, which are added up.
+        pixel_size_angstrom: where it is known better than from the file's header.
+
     Raises:
-        FileFormatError: the file is no MRC volume.
+        FileFormatError: a file is no MRC volume, or the halves differ in size.
     """
+    slabs = [_slab(volume, pixel_size_angstrom) for volume in volumes]
+    first = slabs[0]
+    for volume, slab in zip(volumes, slabs, strict=True):
+        if slab.image.shape != first.image.shape:
+            raise FileFormatError(volume, f"is not of the size of {volumes[0].name}")
+    image = first.image
+    for slab in slabs[1:]:
+        image = image + slab.image
+    return replace(first, image=image, summed=len(slabs))
+
+
+def _slab(path: Path, pixel_size_angstrom: float | None) -> Slice:
     import mrcfile
     import numpy as np
 
@@ -73,7 +92,7 @@ def central_slice(path: Path) -> Slice:
             data = volume.data
             if data is None or data.ndim != 3:
                 raise FileFormatError(path, "is not an MRC volume")
-            pixel_size = float(volume.voxel_size.x)
+            pixel_size = pixel_size_angstrom or float(volume.voxel_size.x)
             slices = max(1, round(SLAB_NM * 10 / pixel_size)) if pixel_size > 0 else 1
             slices = min(slices, data.shape[0])
             start = (data.shape[0] - slices) // 2
@@ -127,12 +146,13 @@ def draw(report: SeriesReport, tomogram: Slice | None, *, source: str = "") -> b
     _title(figure, report)
     _tomogram(figure, report, tomogram)
     panels = figure.add_gridspec(
-        2, 2, left=0.565, right=0.975, top=0.845, bottom=0.085, hspace=0.38, wspace=0.30
+        3, 2, left=0.565, right=0.975, top=0.845, bottom=0.075, hspace=0.62, wspace=0.30
     )
-    _ctf(figure.add_subplot(panels[0, 0]), report)
-    _defocus(figure.add_subplot(panels[0, 1]), report.tilts)
-    _motion(figure.add_subplot(panels[1, 0]), report.tilts)
+    _ctf(figure.add_subplot(panels[0, :]), report)
+    _defocus(figure.add_subplot(panels[1, 0]), report.tilts)
     _scheme(figure.add_subplot(panels[1, 1]), report.tilts)
+    _motion(figure.add_subplot(panels[2, 0]), report.tilts)
+    _shifts(figure.add_subplot(panels[2, 1]), report.tilts)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Source": source, "Software": "crboost"})
     return stream.getvalue()
@@ -179,6 +199,10 @@ def _tomogram(figure: Figure, report: SeriesReport, tomogram: Slice | None) -> N
         axes.set_anchor("NW")
         _scale_bar(axes, tomogram)
         words = "Central slice of the tomogram"
+        if report.halves:
+            words = "Central slice, sum of both halves"
+            if tomogram.summed == 1:
+                words = "Central slice of one half"
         if tomogram.thickness_nm:
             words += (
                 f", {tomogram.thickness_nm:.0f} nm thick, "
@@ -248,7 +272,9 @@ def _ctf(axes: Axes, report: SeriesReport) -> None:
     tilt = report.central_tilt
     _panel(axes, "CTF fit" if tilt is None else f"CTF fit at {tilt.angle_deg:.1f}°")
     if tilt is None or tilt.ctf_curve is None:
-        _nothing(axes, "no CTF curve")
+        measured = any(one.defocus_um is not None for one in report.tilts)
+        words = "the CTF was fitted; its tool left no curve to show" if measured else "no CTF yet"
+        _nothing(axes, words)
         return
     curve = tilt.ctf_curve
     frequency = curve.frequency_per_angstrom
@@ -288,6 +314,30 @@ def _motion(axes: Axes, tilts: Sequence[TiltReport]) -> None:
     known = [(tilt, tilt.motion_angstrom) for tilt in tilts if tilt.motion_angstrom is not None]
     _, top = limits_of(known, at_least=0.5)
     _by_angle(axes, known, "no motion yet", (0.0, top), stems=True)
+
+
+def _shifts(axes: Axes, tilts: Sequence[TiltReport]) -> None:
+    """The path of each movie's frames; the one nearest to zero degrees stands out."""
+    _panel(axes, "Frame shifts (Å)")
+    known = [(tilt, tilt.shifts_angstrom) for tilt in tilts if tilt.shifts_angstrom]
+    used = [(tilt, track) for tilt, track in known if tilt.state == "used"]
+    if not used:
+        _nothing(axes, "no frame shifts")
+        return
+    central, _ = min(used, key=lambda one: abs(one[0].angle_deg))
+    for tilt, track in used:
+        strong = tilt is central
+        axes.plot(
+            *zip(*track, strict=True),
+            color=ORANGE if strong else BLUE,
+            linewidth=1.6 if strong else 0.8,
+            alpha=1 if strong else 0.35,
+            zorder=3,
+        )
+    axes.plot(0, 0, marker="o", markersize=3, color=INK, zorder=4)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.12)
+    axes.set_xlabel(f"from the first frame; orange: {central.angle_deg:.0f}°")
 
 
 def limits_of(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from crboost.errors import FileFormatError
-from crboost.files import read_json, write_bytes
+from crboost.files import write_bytes
+from crboost.quality.details import read_details
 from crboost.quality.series import series_report
 from crboost.quality.stages import ProjectLike, StageResults, read_stages, tool_result
 from crboost.results import result_file
@@ -16,7 +16,7 @@ from crboost.results import result_file
 REPORTS = "Reports"
 
 #: Part of each picture's source: a new design redraws the old pictures.
-DESIGN = 2
+DESIGN = 3
 
 
 def write_reports(project: ProjectLike) -> list[Path]:
@@ -30,41 +30,40 @@ def write_reports(project: ProjectLike) -> list[Path]:
 
 
 def _write_one(project: Path, stages: Mapping[str, StageResults], name: str) -> Path:
-    frames = _frames(project, stages, name)
-    files = [frames[0]] if frames else []
-    files += [
-        result_file(project / stage.job, name) for stage in stages.values() if name in stage.results
-    ]
-    report = series_report(name, stages, frames[1:] if frames else None)
-    tomogram = project / report.tomogram if report.tomogram else None
-    if tomogram is not None and tomogram.is_file():
-        files.append(tomogram)
-    else:
-        tomogram = None
+    report = series_report(name, stages)
+    volumes = [project / volume for volume in report.halves or (report.tomogram,) if volume]
+    volumes = [volume for volume in volumes if volume.is_file()]
     picture = project / REPORTS / f"{name}.png"
-    source = source_of(project, files)
+    source = source_of(project, [*_sources(project, stages, name), *volumes])
     if not _is_made_from(picture, source):
         from crboost.quality.pictures import central_slice, draw
 
+        report = series_report(name, stages, read_details(project, stages, name))
+        pixel_size = report.metrics.get("tomogram_pixel_size_angstrom")
         try:
-            middle = central_slice(tomogram) if tomogram else None
+            middle = central_slice(volumes, pixel_size) if volumes else None
         except FileFormatError:
             middle = None
         write_bytes(picture, draw(report, middle, source=source))
     return picture
 
 
-def _frames(
-    project: Path, stages: Mapping[str, StageResults], name: str
-) -> tuple[Path, Mapping[str, Any], Mapping[str, Any]] | None:
-    """The frame tool's result file, specification and result for one tilt series."""
-    stage = stages.get("fsMotionAndCtf")
-    found = tool_result(project, stage.job, name) if stage else None
-    if found is None:
-        return None
-    path, result = found
-    specification = path.with_name("frames.json")
-    return path, read_json(specification) if specification.is_file() else {}, result
+def _sources(project: Path, stages: Mapping[str, StageResults], name: str) -> Iterator[Path]:
+    """The files that stand for what each stage says of a tilt series.
+
+    Of a native job its tables: what lies beside them was made with them.
+    """
+    for stage in stages.values():
+        result = stage.results.get(name)
+        if result is None:
+            continue
+        found = tool_result(project, stage.job, name) if stage.has_frames else None
+        if found is not None:
+            yield found[0]
+        own = result_file(project / stage.job, name)
+        for path in (own, project / result.table) if result.table else (own,):
+            if path.is_file():
+                yield path
 
 
 def source_of(project: Path, files: Iterable[Path]) -> str:

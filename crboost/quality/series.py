@@ -6,23 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from crboost.quality.metrics import LOST, mean_motion, update_motions
-from crboost.quality.stages import StageResults
+from crboost.quality.details import CtfCurve, TiltDetail
+from crboost.quality.metrics import mean_motion, update_motions
+from crboost.quality.stages import LOST, StageResults
 
 TiltState = Literal["used", "excluded", "failed", "missing"]
-
-
-@dataclass(frozen=True)
-class CtfCurve:
-    """A radial power spectrum and its fit, both without background.
-
-    Attributes:
-        frequency_per_angstrom, power, fit: same length.
-    """
-
-    frequency_per_angstrom: tuple[float, ...]
-    power: tuple[float, ...]
-    fit: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +22,7 @@ class TiltReport:
         state: used in the tomogram (or still in the running), excluded by the alignment, failed
             in a stage, or without a movie.
         defocus_um: mean of both axes; positive is underfocus.
+        shifts_angstrom: (x, y) of each frame, relative to the first one.
     """
 
     name: str
@@ -46,6 +35,7 @@ class TiltReport:
     defocus_um: float | None = None
     ctf_resolution_angstrom: float | None = None
     ctf_curve: CtfCurve | None = None
+    shifts_angstrom: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +46,7 @@ class SeriesReport:
         tilts: in order of acquisition.
         metrics: of all stages together.
         tomogram: project-relative path.
+        halves: project-relative paths, where there are only the two halves of a tomogram.
         problem: why it got no further; None when it did not fail.
         warnings: of all stages, each once.
         jobs: the RELION jobs that the report is made from.
@@ -65,6 +56,7 @@ class SeriesReport:
     tilts: tuple[TiltReport, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     tomogram: str | None = None
+    halves: tuple[str, ...] = ()
     problem: str | None = None
     warnings: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
@@ -79,13 +71,13 @@ class SeriesReport:
 def series_report(
     name: str,
     stages: Mapping[str, StageResults],
-    frames: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    details: Mapping[str, TiltDetail] | None = None,
 ) -> SeriesReport:
     """Put together what all stages say of one tilt series.
 
     Args:
-        stages: by job type, in the order in which they follow each other.
-        frames: specification and result of `crboost.cpu frames` for this series, if it ran.
+        stages: by node label, in the order in which they follow each other.
+        details: of its tilt images, by name.
     """
     tilts: dict[str, TiltReport] = {}
     metrics: dict[str, Any] = {}
@@ -108,14 +100,16 @@ def series_report(
         for record in result.tilts:
             known = tilts.get(record["name"])
             tilts[record["name"]] = _with_record(known, record, len(tilts))
-    if frames is not None:
-        _add_frames(tilts, *frames)
+    for tilt, detail in (details or {}).items():
+        if tilt in tilts:
+            tilts[tilt] = _with_detail(tilts[tilt], detail)
     metrics["motion_angstrom"] = mean_motion(motions, metrics)
     return SeriesReport(
         name,
         tuple(sorted(tilts.values(), key=lambda tilt: tilt.order)),
         metrics,
         metrics.get("tomogram"),
+        tuple(metrics.get("tomogram_halves") or ()),
         problem,
         tuple(dict.fromkeys(warnings)),
         tuple(stage.job for stage in stages.values() if name in stage.results),
@@ -132,6 +126,8 @@ def _with_record(known: TiltReport | None, record: Mapping[str, Any], position: 
         tilt = replace(tilt, state=state, reason=record.get("reason"))
     return replace(
         tilt,
+        pre_exposure_e_per_a2=record.get("pre_exposure_e_per_a2", tilt.pre_exposure_e_per_a2),
+        defocus_um=record.get("defocus_um", tilt.defocus_um),
         motion_angstrom=record.get("motion_total_angstrom", tilt.motion_angstrom),
         ctf_resolution_angstrom=record.get(
             "ctf_max_resolution_angstrom", tilt.ctf_resolution_angstrom
@@ -146,30 +142,7 @@ def _state(status: str) -> TiltState:
     return "used"
 
 
-def _add_frames(
-    tilts: dict[str, TiltReport], specification: Mapping[str, Any], result: Mapping[str, Any]
-) -> None:
-    """Add what only the embedded tool's own files tell: dose, defocus, curves."""
-    exposures = {
-        tilt["name"]: tilt.get("pre_exposure_e_per_a2") for tilt in specification.get("tilts", ())
-    }
-    for tilt in result.get("tilts", ()):
-        known = tilts.get(tilt["name"])
-        if known is None:
-            continue
-        known = replace(known, pre_exposure_e_per_a2=exposures.get(tilt["name"]))
-        if tilt.get("status") == "done":
-            known = replace(
-                known,
-                defocus_um=(tilt["defocus_u_angstrom"] + tilt["defocus_v_angstrom"]) / 2e4,
-                ctf_curve=_curve(tilt.get("ctf_curve")),
-            )
-        tilts[tilt["name"]] = known
-
-
-def _curve(curve: Mapping[str, Any] | None) -> CtfCurve | None:
-    if not curve or not curve.get("frequency_per_angstrom"):
-        return None
-    return CtfCurve(
-        tuple(curve["frequency_per_angstrom"]), tuple(curve["power"]), tuple(curve["fit"])
-    )
+def _with_detail(tilt: TiltReport, detail: TiltDetail) -> TiltReport:
+    """A tilt with the details that are known of it."""
+    known = {name: value for name, value in vars(detail).items() if value is not None}
+    return replace(tilt, **known)

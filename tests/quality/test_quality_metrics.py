@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crboost.catalogue import TOMO_ALIGN, TOMO_CTFFIND, TOMO_IMPORT, TOMO_MOTIONCORR
 from crboost.history import PastJob
 from crboost.quality import series_notes, series_table
 from crboost.quality.stages import newest_jobs
@@ -55,19 +56,37 @@ def test_the_newest_succeeded_job_stands_for_its_stage(project: Files) -> None:
     assert row["tilts"] == 9  # the reconstruction's count: the last stage that this series reached
 
 
-def test_newest_jobs_follow_the_catalogue_and_ignore_jobs_that_are_not_ours() -> None:
+def test_the_newest_job_that_made_a_stages_node_stands_for_it() -> None:
     past = [
         PastJob("External/job010/", "Succeeded", job_type="tsAlignment"),
         PastJob("External/job009/", "Succeeded", job_type="tsAlignment"),
         PastJob("Import/job011/", "Succeeded", job_type="importmovies"),
-        PastJob("MotionCorr/job012/", "Succeeded", relion_type="relion.motioncorr.own"),
+        PastJob(
+            "MotionCorr/job012/",
+            "Succeeded",
+            relion_type="relion.motioncorr.own",
+            outputs=(("MotionCorr/job012/corrected_tilt_series.star", TOMO_MOTIONCORR),),
+        ),
         PastJob("External/job013/", "Running", job_type="tsReconstruct"),
+        PastJob("Select/job014/", "Succeeded", relion_type="relion.select"),
     ]
-    assert {name: job.name for name, job in newest_jobs(past).items()} == {
-        "importmovies": "Import/job011",
-        "tsAlignment": "External/job010",
-    }
-    assert list(newest_jobs(past)) == ["importmovies", "tsAlignment"]
+    assert [(label, job.name) for label, job in newest_jobs(past).items()] == [
+        (TOMO_IMPORT, "Import/job011"),
+        (TOMO_MOTIONCORR, "MotionCorr/job012"),
+        (TOMO_ALIGN, "External/job010"),
+    ]
+
+
+def test_one_job_that_does_motion_and_ctf_replaces_an_older_motion_correction() -> None:
+    older = PastJob(
+        "MotionCorr/job002/", "Succeeded", "relion.motioncorr.own", job_type="motionCorr"
+    )
+    both = PastJob("External/job003/", "Succeeded", job_type="fsMotionAndCtf")
+    newer = PastJob(
+        "MotionCorr/job004/", "Succeeded", "relion.motioncorr.own", job_type="motionCorr"
+    )
+    assert list(newest_jobs([older, both])) == [TOMO_CTFFIND]
+    assert list(newest_jobs([older, both, newer])) == [TOMO_MOTIONCORR, TOMO_CTFFIND]
 
 
 def test_notes_name_series_and_tilt_once(project: Files) -> None:

@@ -113,7 +113,7 @@ def test_a_slice_is_the_mean_of_ten_nanometres_in_the_middle(tmp_path: Path) -> 
     path = tmp_path / "volume.mrc"
     with mrcfile.new(path, volume) as file:
         file.voxel_size = 25.0
-    middle = central_slice(path)
+    middle = central_slice([path])
     assert middle.image.shape == (4, 6)
     assert np.allclose(middle.image, 9.5)  # slices 8 to 11
     assert (middle.pixel_size_angstrom, middle.thickness_nm) == (25.0, 10.0)
@@ -123,7 +123,7 @@ def test_a_volume_without_a_pixel_size_has_no_scale(tmp_path: Path) -> None:
     path = tmp_path / "volume.mrc"
     with mrcfile.new(path, np.zeros((5, 4, 4), np.float32)) as file:
         file.voxel_size = 0.0
-    middle = central_slice(path)
+    middle = central_slice([path])
     assert (middle.pixel_size_angstrom, middle.thickness_nm) == (None, None)
 
 
@@ -132,7 +132,7 @@ def test_what_is_no_volume_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.mrc"
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match=r"broken\.mrc"):
-        central_slice(path)
+        central_slice([path])
 
 
 def test_an_image_is_no_tomogram(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_image_is_no_tomogram(tmp_path: Path) -> None:
     with mrcfile.new(path, np.zeros((4, 4), np.float32)):
         pass
     with pytest.raises(FileFormatError, match="not an MRC volume"):
-        central_slice(path)
+        central_slice([path])
 
 
 def test_contrast_ignores_a_few_extreme_and_all_undefined_values() -> None:

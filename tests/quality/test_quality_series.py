@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crboost.quality.reports import _frames
+from crboost.quality.details import read_details
 from crboost.quality.series import series_report
 from crboost.quality.stages import read_stages
 
@@ -16,8 +16,7 @@ MISSING, DEAD = 4, 7
 
 def report_of(project: Files, name: str):  # type: ignore[no-untyped-def]
     stages = read_stages(project)
-    frames = _frames(project.directory, stages, name)
-    return series_report(name, stages, frames[1:] if frames else None)
+    return series_report(name, stages, read_details(project.directory, stages, name))
 
 
 def test_each_tilt_keeps_what_every_stage_said_of_it(project: Files) -> None:
