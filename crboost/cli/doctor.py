@@ -89,7 +89,7 @@ def show(found: Iterable[Finding]) -> list[Finding]:
         typer.echo("  ", nl=False)
         word = f"{SHOWN[finding.status]:<8}"
         typer.secho(word, nl=False, fg=COLOURS[finding.status] if is_terminal() else None)
-        typer.echo(f"{finding.check:<26}{finding.found}")
+        typer.echo(f"{finding.check:<25} " + finding.found.replace("\n", f"\n{'':36}"))
         if finding.fix:
             typer.echo(f"{'':10}-> {finding.fix}")
     return findings

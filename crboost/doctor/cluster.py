@@ -171,7 +171,7 @@ def parse_gres(text: str) -> dict[str, int]:
     return found
 
 
-def judge_cluster(facts: ClusterFacts, user_poll_s: float) -> list[Finding]:
+def judge_cluster(facts: ClusterFacts, poll_s: float) -> list[Finding]:
     """Findings on what the controller says of itself."""
     if facts.sinfo.code != 0:
         return [
@@ -184,13 +184,13 @@ def judge_cluster(facts: ClusterFacts, user_poll_s: float) -> list[Finding]:
     kinds = parse_nodes(facts.sinfo.out)
     names = list(dict.fromkeys(kind.partition for kind in kinds))
     findings = [ok("scheduler.answers", f"partitions {', '.join(names)}")]
-    findings += _judge_limits(facts.limits, user_poll_s)
+    findings += _judge_limits(facts.limits, poll_s)
     findings.append(_judge_accounting(facts))
     return findings
 
 
 def _judge_limits(found: Limits | None, poll_s: float) -> list[Finding]:
-    check = "scheduler.memory"
+    check = "scheduler.limits"
     if found is None:
         return [
             warning(
@@ -366,7 +366,7 @@ def _size_problems(
     if wanted.time_limit_minutes and longest is not None and wanted.time_limit_minutes > longest:
         problems.append(
             Problem(
-                "scheduler.time_limit",
+                "scheduler.time_limit_minutes",
                 f"time_limit_minutes = {wanted.time_limit_minutes}: {where} allows {longest}",
                 f"time_limit_minutes = {longest} or less, or another partition",
             )

@@ -37,22 +37,20 @@ class DirectoryFacts:
 
 def directory_facts(directory: Path) -> DirectoryFacts:
     """Look at a directory; a file is made there and removed again."""
-    if not directory.is_dir():
-        return DirectoryFacts(directory, exists=False)
-    problem, lock_problem = "", None
     try:
+        if not directory.is_dir():
+            return DirectoryFacts(directory, exists=False)
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".crboost-doctor-") as stream:
             stream.write(b"written by crboost doctor\n")
             stream.flush()
             os.fsync(stream.fileno())
             lock_problem = _lock_problem(Path(stream.name))
     except OSError as error:
-        problem = error.strerror or str(error)
+        return DirectoryFacts(directory, exists=True, problem=error.strerror or str(error))
     return DirectoryFacts(
         directory,
         exists=True,
         is_project=(directory / "project_params.json").is_file(),
-        problem=problem,
         lock_problem=lock_problem,
         file_system=file_system_of(
             Path(os.path.realpath(directory)), Path("/proc/self/mounts").read_text()

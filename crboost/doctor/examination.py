@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crboost import __version__
-from crboost.doctor.findings import Finding, ok, skipped
+from crboost.doctor.findings import Finding, failed, ok, skipped
 from crboost.errors import CrboostError
 from crboost.settings import Settings
 
 SUBMIT_HINT = "crboost doctor PROJECT --submit"
+#: Where one of these has failed, a job could only fail for the same reason.
+BLOCKING = frozenset(
+    (
+        "settings.file",
+        "settings.schemer",
+        "settings.python",
+        "containers.engine",
+        "tools.relion",
+        "project.writable",
+        "scheduler.commands",
+        "scheduler.answers",
+        "scheduler.partition",
+        "scheduler.template",
+        "scheduler.template_relion",
+        "scheduler.extra",
+        "scheduler.from_container",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -33,27 +51,37 @@ class Wanted:
 def examine(wanted: Wanted, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """Look at every point of this installation; findings come as they are made."""
     environ = dict(os.environ if environ is None else environ)
-    yield from _python(environ)
+    blocked: list[str] = []
+    for finding in _before_the_trial(wanted, environ):
+        if finding.status == "failed" and finding.check in BLOCKING:
+            blocked.append(finding.check)
+        yield finding
+    yield from _trial(wanted, environ, blocked)
+
+
+def _before_the_trial(wanted: Wanted, environ: Mapping[str, str]) -> Iterator[Finding]:
     from crboost.doctor.site import judge_settings, read_site
 
+    yield from _python(environ)
     site = read_site(environ)
     yield from judge_settings(site.facts)
+    project = _directory_of(wanted)
     if site.settings is not None:
         from crboost.doctor.site import ask_interpreter, judge_engine, judge_interpreter
 
-        settings = site.settings
-        yield judge_engine(settings, site.facts)
-        yield judge_interpreter(settings, ask_interpreter(settings), __version__)
-        yield from _tools(settings, environ)
-    project = wanted.project.expanduser().absolute() if wanted.project is not None else None
-    broken = False
+        yield judge_engine(site.settings, site.facts)
+        yield judge_interpreter(site.settings, ask_interpreter(site.settings), __version__)
+        yield from _tools(site.settings, environ)
+    writable = True
     for finding in _directory(project):
-        broken = broken or finding.status == "failed"
+        writable = writable and finding.status != "failed"
         yield finding
     if site.settings is not None:
-        there = project if project is not None and project.is_dir() else None
-        yield from _scheduler(site.settings, there, environ)
-        yield from _trial(site.settings, wanted, None if broken else there)
+        yield from _scheduler(site.settings, project if writable else None, environ)
+
+
+def _directory_of(wanted: Wanted) -> Path | None:
+    return wanted.project.expanduser().absolute() if wanted.project is not None else None
 
 
 def _python(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -146,8 +174,6 @@ def _scheduler(
         try:
             findings = judge_template(facts, settings, every)
         except CrboostError as error:
-            from crboost.doctor.findings import failed
-
             findings = [failed("scheduler.extra", error.message, error.hint or "")]
         sound = sound and all(one.status != "failed" for one in findings)
         yield from findings
@@ -206,21 +232,22 @@ def _submission(
         yield judge_inside(test_only(scripts[0][1], settings, launch), answers[0][1])
 
 
-def _trial(settings: Settings, wanted: Wanted, project: Path | None) -> Iterator[Finding]:
-    where = "a compute node" if settings.scheduler.kind != "local" else "this machine"
-    if not wanted.submit:
+def _trial(wanted: Wanted, environ: Mapping[str, str], blocked: Sequence[str]) -> Iterator[Finding]:
+    project = _directory_of(wanted)
+    if not wanted.submit or project is None:
         yield skipped(
             "trial.driver",
-            f"no job was run: whether one starts on {where}, and writes into the project, "
-            "is not known",
+            "no job was run: whether one starts, and can write into the project, is not known",
             SUBMIT_HINT,
         )
-    elif project is None:
-        yield skipped(
-            "trial.driver", "no job was run: there is no directory to run it in", SUBMIT_HINT
-        )
+    elif blocked:
+        why = f"no job was run: {', '.join(blocked)} failed, and so would it"
+        yield skipped("trial.driver", why, "mend that first")
     else:
+        from crboost.doctor.site import read_site
         from crboost.doctor.trial import judge_trial, run_trial
 
+        settings = read_site(environ).settings
+        assert settings is not None, "settings.file blocks"
         facts = run_trial(settings, project, timeout_s=wanted.timeout_s)
         yield from judge_trial(facts, settings, __version__)

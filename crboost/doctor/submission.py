@@ -14,11 +14,11 @@ from pathlib import Path
 
 from crboost.containers import RelionLaunch, relion_launch, schemer_environment
 from crboost.doctor.cluster import ANSWER_S, Request
-from crboost.doctor.findings import Finding, failed, ok, skipped, warning
+from crboost.doctor.findings import Finding, failed, ok, warning
 from crboost.doctor.probe import last_words, run
 from crboost.errors import CrboostError
 from crboost.relion.job import Submission, external_job, fill_submission_script
-from crboost.scheduler.ask import NOT_FOUND, TIMED_OUT, Answer
+from crboost.scheduler.ask import TIMED_OUT, Answer
 from crboost.scheduler.resources import extra_values
 from crboost.scheduler.submission import find_template, setup_lines, template_name
 from crboost.scheduler.template import Filling, fill_template, placeholders, template_problems
@@ -235,21 +235,15 @@ def judge_inside(answer: Answer | str, on_host: Answer | None) -> Finding:
         return ok(
             check, "sbatch works in RELION's container and reaches the controller (munge too)"
         )
-    if on_host is not None and on_host.code == answer.code and _same(answer, on_host):
-        return skipped(
-            check, "sbatch answers in RELION's container, and refuses as it does outside"
-        )
+    lacks = _first(_LACKS, f"{answer.err} {answer.out}")
+    if on_host is not None and on_host.err.strip() == answer.err.strip() and not lacks:
+        # The controller's own words: it was reached.
+        return ok(check, "sbatch works in RELION's container; it is refused as it is outside")
     found = f"sbatch in RELION's container: {last_words(answer)}"
     if answer.code == TIMED_OUT:
         return failed(check, found, "check slurmctld; the container needs the host's network")
-    fix = _first(_LACKS, f"{answer.err} {answer.out}")
-    if answer.code == NOT_FOUND:
-        fix = fix or "bind sbatch itself"
-    return failed(check, found, f"{fix or 'see what sbatch lacks in there'} (relion.client_binds)")
-
-
-def _same(one: Answer, other: Answer) -> bool:
-    return one.err.strip() == other.err.strip()
+    lacks = lacks or "see what sbatch lacks in there"
+    return failed(check, found, f"{lacks} (relion.client_binds)")
 
 
 def _first(table: Sequence[tuple[str, str]], text: str) -> str:

@@ -34,6 +34,7 @@ class Program:
 
 #: The first is what the settings' `executable` replaces.
 PROGRAMS: Mapping[str, tuple[Program, ...]] = {
+    "cpu": (Program("python3", ("-c", "import crboost.cpu; print(crboost.__version__)")),),
     "relion": (Program("relion_schemer", ("--version",)), Program("relion_refine", ("--version",))),
     "warptools": (Program("WarpTools", ("--version",)),),
     "aretomo": (Program("AreTomo2"),),

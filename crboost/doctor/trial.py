@@ -39,6 +39,7 @@ from crboost.settings import Settings
 PREFIX = "crboost-doctor-"
 SCHEME = "doctor"
 SCRIPTS = ".crboost/doctor"
+LOG = "schemer.log"
 DRIVER, NATIVE = "driver", "relion"
 #: What a job asks for at most.
 MOST = Resources(cpus=1, memory_gb=1, time_limit_minutes=5)
@@ -122,7 +123,9 @@ def run_trial(settings: Settings, parent: Path, *, timeout_s: float) -> TrialFac
         latest=time.time(),
         user=os.getuid(),
     )
-    if all(job.marker is Marker.SUCCESS for job in jobs):
+    cancelled = any(job.waits for job in jobs)
+    # Otherwise it is kept, for its logs.
+    if cancelled or all(job.marker is Marker.SUCCESS for job in jobs):
         shutil.rmtree(directory, ignore_errors=True)
     return facts
 
@@ -168,13 +171,14 @@ def small(resources: Resources) -> Resources:
 def _run_schemer(directory: Path, settings: Settings, timeout_s: float) -> str:
     """Run the scheme to its end; what a job that did not start in time waits for."""
     argv = [sys.executable, "-P", "-m", "crboost", "schemer", "run", str(directory), SCHEME]
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (directory / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         process.wait(timeout_s)
         return ""
@@ -235,8 +239,9 @@ def _report(report: Path, answer: Path) -> dict[str, Any]:
 
 
 def _schemer_said(directory: Path) -> str:
-    run_dir = scheme_dir(directory, SCHEME)
-    return tail(run_dir / "schemer.err", lines=3).strip()
+    """Its own errors, or why it did not even begin."""
+    own = tail(scheme_dir(directory, SCHEME) / "schemer.err", lines=3).strip()
+    return own or tail(directory / LOG, lines=3).strip()
 
 
 # --- judging ---------------------------------------------------------------------------------
@@ -291,7 +296,7 @@ def _judge_failure(job: TrialJob, facts: TrialFacts) -> Finding:
         return failed(
             check,
             f"{said} {kept}",
-            f"see Schemes/{SCHEME}/schemer.err in there, and the points above",
+            "mend what the schemer says, and the points above",
         )
     said = job.said or "it ended without a word"
     return failed(check, f"the job failed: {said} {kept}", _fix_for(said))
