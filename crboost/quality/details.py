@@ -69,11 +69,10 @@ def read_details(
                 details[record["name"]] = replace(known, shifts_angstrom=shifts)
         # ctffind's texts are long: only the one nearest to zero degrees is shown.
         for record in sorted(result_of_series.tilts, key=lambda one: abs(one["tilt_angle_deg"])):
-            curve = (
-                read_avrot(avrot_file(project / record["ctf_image"]))
-                if (record.get("ctf_image"))
-                else None
-            )
+            if not record.get("ctf_image"):
+                continue
+            path = avrot_file(project / record["ctf_image"])
+            curve = read_avrot(path, record.get("ctf_max_resolution_angstrom"))
             if curve is not None:
                 known = details.get(record["name"], TiltDetail())
                 details[record["name"]] = replace(known, ctf_curve=curve)
@@ -151,10 +150,11 @@ def avrot_file(ctf_image: Path) -> Path:
     return plain.with_name(f"{plain.stem}_avrot.txt")
 
 
-def read_avrot(path: Path) -> CtfCurve | None:
+def read_avrot(path: Path, resolution_angstrom: float | None = None) -> CtfCurve | None:
     """The curve in ctffind's `*_avrot.txt`, over the resolutions that were fitted.
 
-    The fit there runs from 0 to 1; it is scaled to the spectrum by least squares.
+    The fit there runs from 0 to 1; it is scaled to the spectrum by least squares, as far as
+    `resolution_angstrom`, where the fit is said to end.
 
     Six lines: spatial frequency (1/A), two radial averages of the spectrum (the second one along
     the astigmatism), the fit, its correlation, its noise.
@@ -173,15 +173,17 @@ def read_avrot(path: Path) -> CtfCurve | None:
     if len(points) < 2:
         return None
     frequency, power, fit = (list(values) for values in zip(*points, strict=True))
-    return CtfCurve(tuple(frequency), tuple(power), tuple(_scaled(fit, power)))
+    end = 1 / resolution_angstrom if resolution_angstrom else float("inf")
+    trusted = sum(one <= end for one in frequency)
+    return CtfCurve(tuple(frequency), tuple(power), tuple(_scaled(fit, power, trusted)))
 
 
-def _scaled(fit: list[float], power: list[float]) -> list[float]:
+def _scaled(fit: list[float], power: list[float], trusted: int) -> list[float]:
     """The fit on the scale of the spectrum; as it is where the two have nothing in common."""
     from statistics import StatisticsError, linear_regression
 
     try:
-        slope, intercept = linear_regression(fit, power)
-    except StatisticsError:  # a flat fit
+        slope, intercept = linear_regression(fit[:trusted], power[:trusted])
+    except StatisticsError:  # a flat fit, or a single point
         return fit
     return [slope * value + intercept for value in fit] if slope > 0 else fit

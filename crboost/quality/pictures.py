@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crboost.errors import FileFormatError
+from crboost.quality.details import CtfCurve
 from crboost.quality.series import SeriesReport, TiltReport, TiltState
 from crboost.quality.summary import headline
 
@@ -294,13 +295,23 @@ def _ctf(axes: Axes, report: SeriesReport) -> None:
             color=FAINT,
         )
     axes.set_xlim(frequency[0], frequency[-1])
-    bottom, top = axes.get_ylim()
+    bottom, top = curve_limits(curve)
     axes.set_ylim(bottom, top + 0.16 * (top - bottom))  # room for the legend
     axes.set_yticks([])
     axes.set_xlabel("spatial frequency (1/Å)")
     axes.legend(
         frameon=False, fontsize=8.5, loc="upper right", ncols=2, handlelength=1.4, borderpad=0
     )
+
+
+def curve_limits(curve: CtfCurve) -> tuple[float, float]:
+    """The range of the fit and of most of the spectrum, whose ends may shoot out of any scale."""
+    ordered = sorted(curve.power)
+    edge = len(ordered) // 20
+    low = min(ordered[edge], *curve.fit)
+    high = max(ordered[-1 - edge], *curve.fit)
+    margin = 0.1 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _defocus(axes: Axes, tilts: Sequence[TiltReport]) -> None:
