@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crboost.cli.commands import ProjectPath
+from crboost.cli.status import title_of
 from crboost.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ POLL_SECONDS = 0.3
 def log(
     project: ProjectPath,
     job: Annotated[
-        str, typer.Argument(help="tsAlignment (its newest job), External/job003, or job003.")
+        str, typer.Argument(help="tsAlignment (its newest job), MotionCorr/job002, or job002.")
     ],
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the job ends or Ctrl-C.")
@@ -37,7 +38,7 @@ def log(
     opened = Project.open(project)
     found = find_job(opened.history(), job)
     directory = opened.directory / found.name
-    typer.secho(f"{found.name} ({found.node or found.relion_type})", bold=True, err=True)
+    typer.secho(f"{found.name} ({title_of(found)})", bold=True, err=True)
     if follow:
         follow_files([directory / OUT, directory / ERR], directory, lines)
         return
@@ -66,7 +67,7 @@ def find_job(history: Sequence[PastJob], wanted: str) -> PastJob:
     for job in newest_first:
         if text in (job.node, job.job_type):
             return job
-    names = ", ".join(f"{job.name} ({job.node or job.relion_type})" for job in newest_first[:8])
+    names = ", ".join(f"{job.name} ({title_of(job)})" for job in newest_first[:8])
     raise ProjectError(
         f"no job {wanted!r} has run in this project",
         hint=f"there are {names}" if names else "nothing has run yet",
@@ -74,10 +75,18 @@ def find_job(history: Sequence[PastJob], wanted: str) -> PastJob:
 
 
 def last_lines(file: Path, lines: int) -> str:
-    """The end of a log, without reading all of it."""
-    from crboost.job_directory import tail
+    """The end of a log as a terminal shows it, without reading all of it.
 
-    return tail(file, lines, most_bytes=max(16_384, 400 * lines)) if lines else ""
+    RELION's progress bars draw over themselves: of each the last state is left.
+    """
+    if not lines or not file.is_file():
+        return ""
+    most_bytes = max(65_536, 400 * lines)
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - most_bytes))
+        text = stream.read().decode("utf-8", errors="replace")
+    shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return "\n".join("\n".join(shown).rstrip().split("\n")[-lines:])
 
 
 def follow_files(files: Sequence[Path], directory: Path, lines: int) -> None:

@@ -71,21 +71,40 @@ def status(project: ProjectPath, as_json: AsJson = False) -> None:
 
 
 def latest(history: Sequence[PastJob]) -> dict[str, PastJob]:
-    """The newest job of each node, however it ended, in the catalogue's order.
+    """The newest job of each node, however it ended, in the order of the work.
 
-    Jobs that somebody ran from RELION's GUI stand under the name of their type.
+    Jobs that somebody ran from RELION's GUI stand under the name of their type; those of types
+    that crboost never starts count where they made something that it works on.
     """
-    from crboost.catalogue import CATALOGUE
-
     newest: dict[str, PastJob] = {}
     for past in sorted(history, key=lambda one: one.number):
-        name = past.node or past.job_type
-        if name and past.job_type in CATALOGUE:
-            newest[name] = past
-    order = list(CATALOGUE)
-    return dict(
-        sorted(newest.items(), key=lambda item: (order.index(item[1].job_type or ""), item[0]))
-    )
+        if rank_of(past) is not None:
+            newest[title_of(past)] = past
+    return dict(sorted(newest.items(), key=lambda item: (rank_of(item[1]) or 0, item[0])))
+
+
+def rank_of(past: PastJob) -> int | None:
+    """A job's place in the catalogue's order; None where it has none."""
+    from crboost.catalogue import CATALOGUE, label_matches
+
+    for position, (name, job_type) in enumerate(CATALOGUE.items()):
+        made = job_type.main_output.label
+        if past.job_type == name or (
+            past.job_type is None and any(label_matches(label, made) for _, label in past.outputs)
+        ):
+            return position
+    return None
+
+
+def title_of(past: PastJob) -> str:
+    """What people call a job: its node, its type's name, or RELION's name of its type."""
+    return past.node or past.job_type or past.relion_type
+
+
+def run_of(past: PastJob) -> str | None:
+    """The run that made a job; RELION's own jobs keep it in the path of their submit script."""
+    parts = past.parameters.get("qsub", "").split("/")
+    return past.run or (parts[2] if parts[:2] == [".crboost", "runs"] and len(parts) > 3 else None)
 
 
 def state_of(job: PastJob) -> str:
@@ -113,7 +132,8 @@ def counts(job: PastJob) -> str:
 def series_by_stage(stages: Mapping[str, PastJob]) -> dict[str, dict[str, str]]:
     """Tilt series -> stage -> done, failed, skipped or `-`.
 
-    RELION's own jobs keep no record per tilt series and have no column.
+    Of RELION's own jobs those are done that their output names; a job that tells nothing of tilt
+    series has no column.
     """
     stages = {stage: job for stage, job in stages.items() if job.series}
     names = sorted({name for job in stages.values() for name in job.series})
@@ -141,8 +161,9 @@ def job_values(job: PastJob) -> dict[str, object]:
     return {
         "job": job.name,
         "node": job.node,
+        "job_type": job.job_type,
         "status": state_of(job),
-        "run": job.run,
+        "run": run_of(job),
         "failure": job.failure,
         "tilt_series": {name: record.status for name, record in job.series.items()},
     }

@@ -296,11 +296,17 @@ def _ctf(axes: Axes, report: SeriesReport) -> None:
         )
     axes.set_xlim(frequency[0], frequency[-1])
     bottom, top = curve_limits(curve)
-    axes.set_ylim(bottom, top + 0.16 * (top - bottom))  # room for the legend
+    axes.set_ylim(bottom, top)
     axes.set_yticks([])
     axes.set_xlabel("spatial frequency (1/Å)")
     axes.legend(
-        frameon=False, fontsize=8.5, loc="upper right", ncols=2, handlelength=1.4, borderpad=0
+        frameon=False,
+        fontsize=8.5,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        handlelength=1.4,
+        borderpad=0,
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from crboost.catalogue import TOMO_ALIGN
+from crboost.cli.history import native_times
 from crboost.cli.log import find_job, last_lines
-from crboost.cli.status import latest, series_by_stage, state_of
+from crboost.cli.status import latest, run_of, series_by_stage, state_of, title_of
 from crboost.errors import ProjectError
 from crboost.history import PastJob, SeriesRecord
 
@@ -84,3 +88,68 @@ def test_series_that_a_stage_has_not_seen_are_marked() -> None:
         "TS_01": {"a": "done", "b": "done"},
         "TS_02": {"a": "done", "b": "-"},
     }
+
+
+def test_a_log_looks_as_on_a_terminal(tmp_path: Path) -> None:
+    """RELION's progress bars draw over themselves with carriage returns."""
+    log = tmp_path / "run.out"
+    log.write_bytes(
+        b' Correcting motion ...\n000/??? sec ~~(,_,">\r   1/  45 sec .~~(,_,">'
+        b'\r  45/  45 sec ....~~(,_,"> yum!\n Written: MotionCorr/job002/x.star\r\n'
+    )
+    assert last_lines(log, 40).split("\n") == [
+        " Correcting motion ...",
+        '  45/  45 sec ....~~(,_,"> yum!',
+        " Written: MotionCorr/job002/x.star",
+    ]
+    assert last_lines(log, 1) == " Written: MotionCorr/job002/x.star"
+
+
+NATIVE = PastJob(
+    "MotionCorr/job002/",
+    "Succeeded",
+    "relion.motioncorr.own",
+    job_type="motionCorr",
+    parameters={"qsub": ".crboost/runs/run_20261122_212605_7533/submit"},
+)
+
+
+def test_native_jobs_have_the_names_and_runs_that_people_know() -> None:
+    assert find_job([*HISTORY, NATIVE], "MotionCorr/job002").relion_type == "relion.motioncorr.own"
+    assert find_job([*HISTORY, NATIVE], "motionCorr") is NATIVE
+    assert title_of(NATIVE) == "motionCorr"
+    assert title_of(HISTORY[0]) == "relion.importtomo"
+    assert run_of(NATIVE) == "run_20261122_212605_7533"
+    assert run_of(HISTORY[0]) is None
+    assert run_of(PastJob("MotionCorr/job003/", "Succeeded", parameters={"qsub": "sbatch"})) is None
+
+
+def test_a_type_that_crboost_never_starts_counts_where_it_made_a_tilt_series_table() -> None:
+    outputs = (("AlignTiltSeries/job004/aligned_tilt_series.star", TOMO_ALIGN),)
+    gui = PastJob("AlignTiltSeries/job004/", "Succeeded", "relion.aligntiltseries", outputs=outputs)
+    assert list(latest([*HISTORY, gui, NATIVE])) == [
+        "motionCorr",
+        "relion.aligntiltseries",
+        "tsAlignment",
+        "tsAlignment__2",
+    ]
+
+
+def test_times_of_a_job_that_relion_ran(tmp_path: Path) -> None:
+    assert native_times(tmp_path) == (None, None)
+    noted = datetime(2026, 11, 22, 21, 26, 9).timestamp()
+    (tmp_path / "note.txt").write_text(
+        " ++++ Executing new job on Sun Nov  1 08:00:00 2026\n"
+        " ++++ Executing new job on Sun Nov 22 21:26:09 2026\n"
+        " ++++ with the following command(s):\n"
+    )
+    assert native_times(tmp_path) == (noted, None)
+    (tmp_path / "submission_started.json").write_text(
+        f'{{"id": "30", "started_unix": {noted + 5}}}'
+    )
+    marker = tmp_path / "RELION_JOB_EXIT_SUCCESS"
+    marker.touch()
+    os.utime(marker, (noted + 65, noted + 65))
+    assert native_times(tmp_path) == (noted + 5, 60.0)
+    (tmp_path / "submission_started.json").write_text("{")
+    assert native_times(tmp_path) == (noted, 65.0)
