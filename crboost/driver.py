@@ -9,6 +9,7 @@ series that was done before, with the same parameters and the same input, is not
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import resource
@@ -16,7 +17,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -219,6 +220,7 @@ def _one(
     clock = time.monotonic()
     fingerprint = _fingerprint(request, series)
     commands: list[list[str]] = []
+    redo = False  # whether a failure lies outside this series
 
     def result(**values: object) -> SeriesResult:
         made = SeriesResult(
@@ -248,6 +250,7 @@ def _one(
             absent = [one for one in step.creates if not (request.project / one).exists()]
             if finished.code != 0 or absent:
                 gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
+                redo = finished.code < 0 or _is_disk_full(finished.tail)
                 raise ToolError(f"{step.name} failed with {finished.describe()}{gone}")
         output = stage.output(context, series)
         if not output.rows:
@@ -256,7 +259,8 @@ def _one(
     except (CrboostError, OSError) as error:
         if isinstance(error, InterruptedError):
             raise
-        return result(status="failed", reason=str(error))
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        return result(status="failed", reason=str(error), redo=redo or full)
     table = f"{request.job}/tilt_series/{series.name}.star"
     write_table(request.project / table, series.name, output.rows)
     return result(
@@ -268,6 +272,10 @@ def _one(
         global_columns={**series.global_row, **output.global_columns},
         table=table,
     )
+
+
+def _is_disk_full(words: Iterable[str]) -> bool:
+    return any(os.strerror(errno.ENOSPC) in line for line in words)
 
 
 def _prepare(project: Path, files: object, creates: tuple[str, ...]) -> None:

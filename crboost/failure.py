@@ -15,6 +15,7 @@ FailureKind = Literal[
     "preempted",
     "aborted",
     "schemer",
+    "no_space",
     "bug",
 ]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +46,28 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        FileFormatError: the file is not JSON; names the line.
+        FileFormatError: the file is not JSON in UTF-8; names the line.
     """
     from crboost.errors import FileFormatError
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise FileFormatError(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(path, f"not UTF-8 text: byte {error.start} is not") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`: for a read, a change and a write that belong together.
+
+    The kernel gives it back, however its holder ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _umask() -> int:

@@ -18,6 +18,8 @@ class SeriesRecord:
     Attributes:
         status: done, failed (see reason) or skipped.
         reason: why it failed or was skipped.
+        redo: it failed for a reason that lies outside it (a killed tool, a full disk), so that the
+            next run tries it again.
         fingerprint: identifies parameters and inputs that the result came from.
         input_fingerprint: the fingerprint that its input had; "" where nobody recorded it.
     """
@@ -26,6 +28,7 @@ class SeriesRecord:
     fingerprint: str
     input_fingerprint: str
     reason: str | None = None
+    redo: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,14 @@ def read_failure(directory: Path) -> tuple[str, str] | None:
         return None
     value = read_json(path)
     return str(value.get("kind", "tool_error")), str(value.get("message", ""))
+
+
+def disk_full(directory: Path, least_mb: int = 20) -> str | None:
+    """A message if the disk of this directory has no room left; else None."""
+    free_mb = shutil.disk_usage(directory).free // 2**20
+    if free_mb >= least_mb:
+        return None
+    return f"No space left on the disk of {directory}: {free_mb} MB are free."
 
 
 def tail(path: Path, lines: int = 20, most_bytes: int = 16_384) -> str:

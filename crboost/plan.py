@@ -348,10 +348,16 @@ def _judge(
             return _Verdict(f"{news} (mode continue would add to {past.name})")
         return _Verdict(news, continue_of=past.job)
     failed = past.failed_series
-    if failed and (retry_failed or mode == "continue"):
-        return _Verdict(f"{_names(failed)} failed in {past.name}", continue_of=past.job)
+    again = (
+        failed
+        if retry_failed or mode == "continue"
+        else {name: reason for name, reason in failed.items() if past.series[name].redo}
+    )
+    if again:
+        return _Verdict(f"{_names(again)} failed in {past.name}", continue_of=past.job)
     warnings = tuple(
-        f"{job.node}: tilt series {name} failed in {past.name}: {reason}"
+        f"{job.node}: tilt series {name} failed in {past.name}: {reason} "
+        "(tried again with --mode continue)"
         for name, reason in failed.items()
     )
     return _Verdict("same parameters and inputs, succeeded", satisfied_by=past, warnings=warnings)

@@ -16,6 +16,9 @@ from pathlib import Path
 #: How much of a command's error output is kept for the message of its failure.
 TAIL_LINES = 30
 
+#: How long the last words of an ended command are waited for.
+READER_S = 5.0
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -100,8 +103,8 @@ class Runner:
         # Not reaped yet, so that the group's number cannot belong to anybody else.
         os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        reader.join()
-        stderr.close()
+        # A grandchild in a session of its own may still hold the pipe: its words can be missed.
+        reader.join(timeout=READER_S)
         with self._lock:
             self._running.discard(process)
             if self._stopped:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crboost.errors import ParameterError, PlanError, ProjectError
-from crboost.files import write_text
+from crboost.files import locked, write_text
 from crboost.history import PastJob
 from crboost.parameters import (
     ProjectParameters,
@@ -183,8 +183,9 @@ class Project:
         Raises:
             ParameterError: lists every unknown path and every value that is not allowed.
         """
-        changed = self.parameters().with_values(changes, source="user", detail=detail)
-        write_parameters(self.directory / PARAMETERS_FILE, changed)
+        with locked(self.directory / STATE / "parameters.lock"):
+            changed = self.parameters().with_values(changes, source="user", detail=detail)
+            write_parameters(self.directory / PARAMETERS_FILE, changed)
 
     def snapshot_parameters(self, overrides: Mapping[str, Any] | None = None) -> ProjectParameters:
         """Parameters for a run: those on disk with `overrides` made, kept on disk.
@@ -204,7 +205,7 @@ class Project:
 
         data = self.parameters().data
         linked = {
-            path.name for folder in (MDOCS, FRAMES) for path in (self.directory / folder).iterdir()
+            path.name for folder in (MDOCS, FRAMES) for path in (self.directory / folder).glob("*")
         }
         found = [*_matching(data.mdocs), *(path.absolute() for path in find_movies(data.movies))]
         return [path for path in found if plain_name(path.name) not in linked]
@@ -264,7 +265,21 @@ class Project:
     # --- history ---------------------------------------------------------------------------
 
     def ledger(self) -> Ledger:
-        """RELION's ledger as it is now."""
+        """RELION's ledger as it is now.
+
+        Raises:
+            ProjectError: it is gone, although there are jobs: their numbers would be given again.
+        """
+        if not (self.directory / LEDGER_FILE).exists():
+            jobs = sorted(self.directory.glob("*/job[0-9][0-9][0-9]*"))
+            if jobs:
+                newest = max(jobs, key=lambda path: path.name)
+                raise ProjectError(
+                    f"{self.directory / LEDGER_FILE} is missing, but there are {len(jobs)} jobs, "
+                    f"such as {newest.relative_to(self.directory)}",
+                    hint=f"each job keeps a copy from its start: take the newest, "
+                    f"{newest.relative_to(self.directory)}/{LEDGER_FILE}, and check it in RELION",
+                )
         return read_ledger(self.directory)
 
     def history(self, settings: Settings | None = None) -> list[PastJob]:
@@ -316,6 +331,11 @@ class Project:
         """
         chosen = parameters or self.parameters()
         nodes = list(dict.fromkeys(jobs or chosen.jobs))
+        if not nodes:
+            raise PlanError(
+                "the parameters have no jobs, so there is nothing to plan",
+                hint="name the jobs, such as `crboost plan PROJECT importmovies`",
+            )
         history = self.history(settings)
         wanted = {
             node: wanted_job(self.directory, node, chosen, settings if node in nodes else None)

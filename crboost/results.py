@@ -26,6 +26,7 @@ class SeriesResult:
 
     Attributes:
         status: done, failed or skipped; `reason` says why, unless done.
+        redo: it failed for a reason outside it, and is worth another try as it is.
         fingerprint: of the job's parameters and the series' input.
         input_fingerprint: of the series' input alone.
         commands: the argv of every tool command.
@@ -41,6 +42,7 @@ class SeriesResult:
     fingerprint: str
     input_fingerprint: str
     reason: str | None = None
+    redo: bool = False
     started: str = ""
     seconds: float = 0.0
     host: str = ""
@@ -54,7 +56,9 @@ class SeriesResult:
 
     def record(self) -> SeriesRecord:
         """What the planner needs to know of it."""
-        return SeriesRecord(self.status, self.fingerprint, self.input_fingerprint, self.reason)
+        return SeriesRecord(
+            self.status, self.fingerprint, self.input_fingerprint, self.reason, self.redo
+        )
 
 
 def result_file(job: Path, tilt_series: str) -> Path:
@@ -82,19 +86,40 @@ def read_result(path: Path) -> SeriesResult:
 
 
 def read_results(job: Path) -> dict[str, SeriesResult]:
-    """All results in a job directory, by tilt series, in name order."""
-    found = (read_result(path) for path in sorted((job / RESULTS).glob("*.json")))
-    return {result.tilt_series: result for result in found}
+    """All results in a job directory, by tilt series, in name order.
+
+    A damaged file counts as no result: the series is then simply done again.
+    """
+    found: dict[str, SeriesResult] = {}
+    for path in sorted((job / RESULTS).glob("*.json")):
+        try:
+            result = read_result(path)
+        except FileFormatError:
+            continue
+        found[result.tilt_series] = result
+    return found
 
 
 def missing_outputs(project: Path, results: Iterable[SeriesResult]) -> list[str]:
     """Files that done tilt series should have and that are gone, project-relative."""
+    # One listing per directory: a project has tens of thousands of these files.
+    listings: dict[str, set[str]] = {}
+
+    def is_there(output: str) -> bool:
+        folder, _, name = output.rpartition("/")
+        if folder not in listings:
+            try:
+                listings[folder] = {path.name for path in (project / folder).iterdir()}
+            except OSError:
+                listings[folder] = set()
+        return name in listings[folder]
+
     return [
         output
         for result in results
         if result.status == "done"
         for output in [*result.outputs, *([result.table] if result.table else [])]
-        if not (project / output).exists()
+        if not is_there(output)
     ]
 
 

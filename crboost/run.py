@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from crboost.catalogue import CATALOGUE, label_matches
 from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
-from crboost.files import read_json, write_json
+from crboost.files import locked, read_json, write_json
 from crboost.generate import (
     PLAN_FILE,
     RECORD_FILE,
@@ -30,6 +30,7 @@ from crboost.generate import (
 )
 from crboost.job_directory import (
     FAILURE_FILE,
+    disk_full,
     is_driver_alive,
     read_failure,
     read_job_file,
@@ -160,10 +161,11 @@ class Run:
 
     def note(self, event: str, **details: Any) -> None:
         """Append to the run's record what happened."""
-        record = self.record
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        record.setdefault("events", []).append({"time": now, "event": event, **details})
-        write_json(self.directory / RECORD_FILE, record)
+        with locked(self.directory / ".record.lock"):
+            record = self.record
+            record.setdefault("events", []).append({"time": now, "event": event, **details})
+            write_json(self.directory / RECORD_FILE, record)
 
     # --- its state -------------------------------------------------------------------------
 
@@ -265,6 +267,8 @@ class Run:
         May take some seconds: a scheduler's accounting comes late.
         """
         failure = state.failure
+        if failure is not None and (full := disk_full(self.project.directory)):
+            return Failure("no_space", f"{full}\n{failure.message}", failure.log_tail)
         if failure is None or state.job is None or self.settings.scheduler.kind != "slurm":
             return failure
         if failure.kind not in ("killed", "tool_error"):

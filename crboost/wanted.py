@@ -31,6 +31,7 @@ def wanted_job(
         PlanError: it is RELION's own job, and this installation has no RELION.
     """
     from crboost.stages import Context, SeriesInput, stage_for
+    from crboost.stages.import_movies import available_series
 
     job_type = CATALOGUE[job_type_of(node)]
     effective = parameters.effective(node)
@@ -43,7 +44,7 @@ def wanted_job(
     example = SeriesInput("<tilt series>", "", {}, [])
     data: dict[str, str] = {}
     if not job_type.inputs:
-        data = {name: one.fingerprint for name, one in stage.inputs(context).items()}
+        data = available_series(project, effective)
     return WantedJob(
         node=node,
         job_type=job_type,

@@ -35,6 +35,7 @@ from typing import Any
 
 from crboost.errors import CrboostError
 from crboost.files import write_json
+from crboost.job_directory import disk_full
 from flows.local_server import QUIET, LocalServer, LocalServerError, dump_schema, local_home
 
 EXIT_CODES = {
@@ -85,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = Result("refused", str(error))
     except LocalServerError as error:
         result = Result("error", str(error))
+    if result.state in ("error", "failed") and arguments.project.is_dir():
+        # Prefect's database is the first to fail then, with a message that names no disk.
+        full = disk_full(arguments.project)
+        if full and full not in result.message:
+            result = replace(result, message=f"{full}\n{result.message}")
     if arguments.result is not None:
         write_json(arguments.result, asdict(result))
     stream = sys.stdout if EXIT_CODES[result.state] == 0 else sys.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -278,3 +279,40 @@ def test_a_second_driver_waits_and_does_nothing(copy: Project) -> None:
         (request.directory / "RELION_JOB_EXIT_SUCCESS").touch()
     assert process.wait(timeout=20) == 0
     assert (request.directory / "crboost_job.json").read_text() == before
+
+
+def kill_first(argument: str) -> bool:
+    """SIGKILL the oldest process with this argument; False if there is none."""
+    for directory in sorted(Path("/proc").glob("[0-9]*"), key=lambda one: int(one.name)):
+        try:
+            words = (directory / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if argument in words:
+            os.kill(int(directory.name), signal.SIGKILL)
+            return True
+    return False
+
+
+def test_a_killed_tool_fails_its_series_until_the_next_run(copy: Project) -> None:
+    request = request_for(copy, "fsMotionAndCtf", 12, output(1, "importmovies"))
+    process = start(request)
+    wait_for(lambda: (request.directory / "cpu/TS_01/frames.json").exists())
+    wait_for(lambda: kill_first(f"{request.job}/cpu/TS_01/frames.json"))
+    assert process.wait(timeout=60) == 0
+    result = read_results(request.directory)["TS_01"]
+    assert (result.status, result.redo) == ("failed", True)
+    assert "SIGKILL" in str(result.reason)
+    assert run_job(request) == 0
+    assert read_results(request.directory)["TS_01"].status == "done"
+
+
+def test_a_damaged_result_is_made_again(copy: Project) -> None:
+    directory = copy.directory / "External/job003"
+    (directory / "results/TS_02.json").write_text('{"tilt_series": "TS')
+    assert "TS_02" not in read_results(directory)
+    request = request_for(copy, "tsAlignment", 3, output(2, "fsMotionAndCtf"))
+    log: list[str] = []
+    assert run_job(request, log=log.append) == 0
+    assert "2 done before, 1 to do" in log[0]
+    assert read_results(directory)["TS_02"].status == "done"

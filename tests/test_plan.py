@@ -204,10 +204,20 @@ def test_failed_series_are_named_and_redone_only_when_asked() -> None:
     made = plan(history, all_wanted())
     assert made.is_empty
     assert made.warnings == (
-        "tsAlignment: tilt series TS_02 failed in External/job003: no tilt image is left",
+        "tsAlignment: tilt series TS_02 failed in External/job003: no tilt image is left "
+        "(tried again with --mode continue)",
     )
     again = plan(history, all_wanted(), retry_failed=True)
     assert [job.continue_of for job in again.jobs] == ["External/job003/", "External/job004/"]
+
+
+def test_series_that_failed_for_a_reason_outside_them_are_tried_again() -> None:
+    history = succeeded_chain()
+    killed = SeriesRecord("failed", "x", "fsMotionAndCtf-TS_02", "ended by SIGKILL", redo=True)
+    history[2] = replace(history[2], series={**history[2].series, "TS_02": killed})
+    made = plan(history, all_wanted())
+    assert made.jobs[0].reason == "TS_02 failed in External/job003"
+    assert made.jobs[0].continue_of == "External/job003/"
 
 
 def test_instances_of_one_type_keep_to_their_own_kind() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from crboost.errors import ParameterError, ProjectError
+from crboost.errors import ParameterError, PlanError, ProjectError
 from crboost.project import Created, Project
 
 
@@ -127,3 +129,39 @@ def test_planning_changes_nothing(tmp_path: Path, example_data: Path) -> None:
         "tsReconstruct",
     ]
     assert listing() == before
+
+
+def test_a_lost_ledger_is_not_taken_for_a_new_project(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+    (project.directory / "External" / "job007").mkdir(parents=True)
+    (project.directory / "default_pipeline.star").unlink()
+    with pytest.raises(ProjectError, match=r"default_pipeline\.star is missing") as caught:
+        project.plan()
+    assert "External/job007/default_pipeline.star" in str(caught.value)
+
+
+def test_parameters_set_at_the_same_time_are_all_kept(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+    names = ["patch_x", "patch_y", "axis_iter", "axis_batch", "imod_patch_size"]
+    with ThreadPoolExecutor() as pool:
+        for name in names:
+            pool.submit(project.set_values, {f"jobs.tsAlignment.{name}": "7"})
+    parameters = project.parameters()
+    assert [parameters.value(f"jobs.tsAlignment.{name}") for name in names] == [7] * 5
+
+
+def test_parameters_without_jobs_are_refused_in_words(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+    path = project.directory / "project_params.json"
+    text = json.loads(path.read_text())
+    path.write_text(json.dumps({**text, "jobs": {}}))
+    with pytest.raises(PlanError, match="have no jobs"):
+        project.plan()
+
+
+def test_a_plan_survives_lost_link_directories(tmp_path: Path, example_data: Path) -> None:
+    project = create(tmp_path / "P", example_data).project
+    shutil.rmtree(project.directory / "frames")
+    shutil.rmtree(project.directory / "mdoc")
+    assert project.plan().jobs[0].node == "importmovies"
+    assert len(project.new_data()) == 3 + 3 * 21 - 1

@@ -26,6 +26,13 @@ class Commands(TyperGroup):
                 raise
             print_error(error.message, error.hint)
             raise typer.Exit(REFUSED) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if ctx.params.get("debug") or error.filename is None:
+                raise
+            print_error(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(REFUSED) from None
 
 
 def print_error(message: str, hint: str | None = None) -> None:

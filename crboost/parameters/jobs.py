@@ -74,8 +74,6 @@ class ImportMovies(CpuJobParameters):
             "acquisition.tilt_axis_degrees",
             "acquisition.invert_tilt_angles",
             "acquisition.invert_defocus_hand",
-            "data.movies",
-            "data.mdocs",
         }
     )
     yields_to_mdoc: ClassVar[frozenset[str]] = frozenset(

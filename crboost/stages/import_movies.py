@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from crboost.acquisition.tilt_series import (
 )
 from crboost.builders.step import Step
 from crboost.errors import CrboostError
+from crboost.parameters import EffectiveParameters
+from crboost.parameters import ImportMovies as Parameters
 from crboost.results import fingerprint_of
 from crboost.stages.base import Context, SeriesInput
 from crboost.tilt_name import plain_name
@@ -32,26 +36,63 @@ class FoundSeries:
     Attributes:
         acquisition: what its mdoc says; None when the mdoc cannot be used, see `problem`.
         movies: movie name in the mdoc -> its link in the project.
-        fingerprint: of the mdoc's content and the movies' names and sizes.
     """
 
     name: str
     acquisition: TiltSeriesAcquisition | None
     movies: Mapping[str, Path]
-    fingerprint: str
     problem: str | None = None
 
 
-def find_series(project: Path) -> dict[str, FoundSeries]:
-    """Every tilt series whose mdoc lies in the project, by name, in name order.
+def series_fingerprints(project: Path) -> dict[str, str]:
+    """Tilt series -> fingerprint of its mdoc's content and of its movies' names and sizes.
 
-    Movie headers are not read here: the plan asks this question and must answer at once.
+    The plan asks this of hundreds of tilt series and must answer at once: nothing is parsed but
+    the lines that name movies, and no file is opened but the mdocs.
     """
+    movies = _movie_sizes(project / FRAMES)
+    found: dict[str, str] = {}
+    for path in sorted((project / MDOCS).glob("*.mdoc")):
+        content = path.read_bytes()
+        named = {_stem(match[1]) for match in _MOVIE_LINE.finditer(content)}
+        present = sorted(one for stem in named for one in movies.get(stem, ()))
+        digest = hashlib.sha256(content).hexdigest()
+        found[plain_name(series_name(path))] = fingerprint_of([digest, present])
+    return found
+
+
+_MOVIE_LINE = re.compile(rb"^\s*SubFramePath\s*=\s*(.*?)\s*$", re.MULTILINE)
+
+
+def _stem(path: bytes) -> str:
+    """A movie's name as it is matched: no directories, no extension, no case."""
+    name = re.split(r"[\\/]", path.decode("utf-8", errors="replace"))[-1]
+    return plain_name(name.rpartition(".")[0] or name).casefold()
+
+
+def _movie_sizes(frames: Path) -> dict[str, list[tuple[str, int]]]:
+    """Stem -> (name, size in bytes) of the movies with it; broken links have size -1."""
+    sizes: dict[str, list[tuple[str, int]]] = {}
+    if not frames.is_dir():
+        return sizes
+    with os.scandir(frames) as entries:
+        for entry in entries:
+            try:
+                size = entry.stat().st_size
+            except OSError:
+                size = -1
+            sizes.setdefault(_stem(entry.name.encode()), []).append((entry.name, size))
+    return sizes
+
+
+def find_series(project: Path, names: Container[str]) -> dict[str, FoundSeries]:
+    """The tilt series called `names`, with what their mdocs say and where their movies are."""
     index = MovieIndex(find_movies([project / FRAMES]))
     found: dict[str, FoundSeries] = {}
     for path in sorted((project / MDOCS).glob("*.mdoc")):
         name = plain_name(series_name(path))
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        if name not in names:
+            continue
         try:
             acquisition = read_tilt_series(path)
             movies = {
@@ -60,11 +101,17 @@ def find_series(project: Path) -> dict[str, FoundSeries]:
                 if (movie := index.find(plain_name(tilt.movie_name))) is not None
             }
         except CrboostError as error:
-            found[name] = FoundSeries(name, None, {}, fingerprint_of(content), str(error))
+            found[name] = FoundSeries(name, None, {}, str(error))
             continue
-        sizes = sorted((movie, path.stat().st_size) for movie, path in movies.items())
-        found[name] = FoundSeries(name, acquisition, movies, fingerprint_of([content, sizes]))
+        found[name] = FoundSeries(name, acquisition, movies)
     return found
+
+
+def available_series(project: Path, parameters: EffectiveParameters) -> dict[str, str]:
+    """What an import with these parameters would take: tilt series -> fingerprint."""
+    at_most = parameters.job_as(Parameters).do_at_most
+    every = series_fingerprints(project)
+    return every if at_most < 0 else dict(list(every.items())[:at_most])
 
 
 class ImportMovies:
@@ -72,16 +119,13 @@ class ImportMovies:
 
     def inputs(self, context: Context) -> dict[str, SeriesInput]:
         """The project's tilt series; `do_at_most` takes the first ones by name."""
-        from crboost.parameters import ImportMovies as Parameters
-
-        at_most = context.parameters.job_as(Parameters).do_at_most
-        found = list(find_series(context.project).values())
-        chosen = found if at_most < 0 else found[:at_most]
+        fingerprints = available_series(context.project, context.parameters)
+        found = find_series(context.project, fingerprints)
         return {
-            one.name: SeriesInput(
-                one.name, one.fingerprint, {}, [], problem=one.problem, source=one
+            name: SeriesInput(
+                name, fingerprint, {}, [], problem=found[name].problem, source=found[name]
             )
-            for one in chosen
+            for name, fingerprint in fingerprints.items()
         }
 
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:

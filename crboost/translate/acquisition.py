@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from crboost.acquisition.movies import MovieFile
 from crboost.acquisition.tilt_series import TiltAcquisition, TiltSeriesAcquisition
 from crboost.parameters import EffectiveParameters, ImportMovies
-from crboost.translate.output import SeriesOutput
+from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
 
 
@@ -49,6 +49,7 @@ def import_output(
     output.warnings.extend(series.warnings)
     if series.incomplete:
         output.warnings.append(f"the mdoc is incomplete: {series.incomplete}")
+    problems: list[tuple[str, str]] = []
     axis = _tilt_axis(series, parameters)
     sign = -1.0 if acquisition.invert_tilt_angles else 1.0
     for order, tilt in enumerate(series.tilts):
@@ -65,7 +66,7 @@ def import_output(
             if record["status"] == "done":
                 record["status"] = "failed"
             output.tilts.append(record)
-            output.warnings.append(f"tilt {order + 1} ({angle:+.1f} deg): {problem}")
+            problems.append((f"tilt {order + 1} ({angle:+.1f} deg)", problem))
             continue
         output.tilts.append(record)
         row: Row = {
@@ -77,6 +78,7 @@ def import_output(
             "rlnTomoNominalDefocus": -(tilt.nominal_defocus_um or 0.0),
         }
         output.rows.append(row)
+    output.warnings.extend(grouped(problems))
     output.metrics.update(tilts=len(output.rows), tilts_total=len(series.tilts))
     return output
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crboost.tilt_name import tilt_name
-from crboost.translate.output import SeriesOutput
+from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
 
 
@@ -27,12 +27,13 @@ def frames_output(
     """
     by_name = {tilt["name"]: tilt for tilt in result["tilts"]}
     output = SeriesOutput({"rlnTomoTiltSeriesPixelSize": pixel_size_angstrom}, [])
+    problems: list[tuple[str, str]] = []
     for row in rows:
         name = tilt_name(row)
         tilt = by_name.get(name, {"status": "failed", "reason": "the tool left it out"})
         output.tilts.append(_tilt_record(row, tilt))
         if tilt["status"] != "done":
-            output.warnings.append(f"{_describe(row)}: {tilt['reason']}")
+            problems.append((_describe(row), str(tilt["reason"])))
             continue
         images = {
             column: f"{directory}/{tilt[key]}"
@@ -63,6 +64,7 @@ def frames_output(
                 "rlnCtfIceRingDensity": tilt["ice_ring_density"],
             }
         )
+    output.warnings.extend(grouped(problems))
     done = [by_name[tilt_name(row)] for row in output.rows]
     output.metrics.update(
         tilts=len(done),
@@ -111,11 +113,12 @@ def align_output(rows: Sequence[Row], result: Mapping[str, Any]) -> SeriesOutput
     """Alignment columns for the tilt images that were aligned; excluded ones leave the table."""
     by_name = {tilt["name"]: tilt for tilt in result["tilts"]}
     output = SeriesOutput({"rlnTomoZRot": result["tilt_axis_deg"]}, [])
+    problems: list[tuple[str, str]] = []
     for row in rows:
         tilt = by_name.get(tilt_name(row), {"status": "excluded", "reason": "the tool left it out"})
         output.tilts.append(_tilt_record(row, tilt))
         if tilt["status"] != "aligned":
-            output.warnings.append(f"{_describe(row)} is excluded: {tilt['reason']}")
+            problems.append((_describe(row), f"excluded: {tilt['reason']}"))
             continue
         output.rows.append(
             {
@@ -127,6 +130,7 @@ def align_output(rows: Sequence[Row], result: Mapping[str, Any]) -> SeriesOutput
                 "rlnTomoYShiftAngst": tilt["y_shift_angstrom"],
             }
         )
+    output.warnings.extend(grouped(problems))
     if result.get("note"):
         output.warnings.append(str(result["note"]))
     output.metrics.update(

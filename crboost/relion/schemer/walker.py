@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -304,6 +304,9 @@ class Walker:
         """Enter a new job into the ledger and make its directory."""
 
         def change(ledger: Ledger) -> Ledger:
+            # A ledger that lost jobs must not lead into the directories of old ones.
+            while _has_run(self._project / ledger.next_job_name(EXTERNAL_DIRECTORY)):
+                ledger = replace(ledger, counter=ledger.counter + 1)
             entry.current_name = name = ledger.next_job_name(EXTERNAL_DIRECTORY)
             self._write_job_files(job, name, Status.SCHEDULED)
             # Before the ledger: a kill in between wastes no number. The other way round it
@@ -395,6 +398,11 @@ class Walker:
     def _say(self, line: str) -> None:
         if self._options.verbosity > 0:
             self._options.say(line)
+
+
+def _has_run(job_dir: Path) -> bool:
+    """Whether a job has worked in this directory; one that was only numbered has not."""
+    return any((job_dir / name).exists() for name in ("run.out", "run.err", *Marker))
 
 
 def _enter(ledger: Ledger, name: str, status: Status, inputs: list[Node]) -> Ledger:
