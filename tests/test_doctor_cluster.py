@@ -23,6 +23,7 @@ from crboost.doctor.cluster import (
 from crboost.doctor.findings import Finding
 from crboost.doctor.submission import (
     TemplateFacts,
+    judge_command_inside,
     judge_inside,
     judge_template,
     judge_test_only,
@@ -199,6 +200,7 @@ def test_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     absent = absent_commands(site())
     assert absent == ["squeue", "scontrol", "scancel", "sinfo"]
     assert judge_commands(site(), absent).status == "failed"
+    assert absent_commands(SchedulerSettings(kind="pbs")) == ["qsub"]
     wrapper = site(submit_command=f"{tmp_path}/sbatch --export=NONE")
     assert "sbatch" not in " ".join(absent_commands(wrapper))
 
@@ -305,3 +307,11 @@ def test_the_controller_is_reached_also_where_it_refuses() -> None:
     assert judge_inside(refused, refused).status == "ok"
     assert judge_inside(refused, OK).status == "failed"
     assert judge_inside("no sbatch here", None).status == "failed"
+
+
+def test_schedulers_that_are_not_asked() -> None:
+    """Their command in the container is not found by itself: only Slurm's client is."""
+    settings = Settings.model_validate({"scheduler": {"kind": "pbs"}})
+    assert judge_command_inside(settings, Answer(0, "/opt/pbs/bin/qsub", "")).status == "ok"
+    finding = judge_command_inside(settings, Answer(127, "", ""))
+    assert (finding.status, "relion.client_binds" in finding.fix) == ("failed", True)

@@ -193,3 +193,14 @@ def test_a_job_that_does_not_get_its_turn(doctor: Doctor, slurm: SlurmCluster, r
     assert code == 0
     assert found["trial.driver"]["status"] == "warning"
     assert "--timeout" in found["trial.driver"]["fix"]
+
+
+def test_a_scheduler_whose_client_is_not_bound(doctor: Doctor) -> None:
+    """Slurm's command under another scheduler's name: nothing is bound for it by itself."""
+    pbs = {"CRBOOST_SCHEDULER__KIND": "pbs", "CRBOOST_SCHEDULER__SUBMIT_COMMAND": "sbatch"}
+    code, found = doctor(**pbs)
+    assert code == 1
+    assert 'schemer = "embedded"' in found["scheduler.from_container"]["fix"]
+    bound = json.dumps([shutil.which("sbatch")])
+    code, found = doctor(**pbs, CRBOOST_RELION__CLIENT_BINDS=bound)
+    assert found["scheduler.from_container"]["status"] == "ok"

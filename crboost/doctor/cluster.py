@@ -16,17 +16,11 @@ from crboost.parameters import Computing
 from crboost.scheduler.ask import Answer
 from crboost.scheduler.cluster import SINFO_FORMAT, Limits, limits
 from crboost.scheduler.resources import Resources, resources_for
-from crboost.settings import ResourceRequest, SchedulerKind, SchedulerSettings
+from crboost.settings import ResourceRequest, SchedulerSettings
 
 ANSWER_S = 20.0
 #: What is called while a run works, besides the command that submits.
-COMMANDS: Mapping[SchedulerKind, tuple[str, ...]] = {
-    "local": (),
-    "slurm": ("squeue", "scontrol", "scancel", "sinfo"),
-    "pbs": ("qstat", "qdel"),
-    "sge": ("qstat", "qdel"),
-    "lsf": ("bjobs", "bkill"),
-}
+SLURM_COMMANDS = ("squeue", "scontrol", "scancel", "sinfo")
 #: Below that, a job's end may be forgotten before it is asked for.
 LEAST_JOB_AGE_S = 60
 _USELESS_STATES = ("down", "drain", "fail", "maint", "unknown", "power", "reboot", "no_resp")
@@ -87,7 +81,7 @@ class ClusterFacts:
 def absent_commands(scheduler: SchedulerSettings) -> list[str]:
     """Commands of the scheduler that this machine lacks."""
     words = shlex.split(scheduler.submit)
-    wanted = [*words[:1], *COMMANDS[scheduler.kind]]
+    wanted = [*words[:1], *(SLURM_COMMANDS if scheduler.kind == "slurm" else ())]
     return [name for name in dict.fromkeys(wanted) if shutil.which(name) is None]
 
 
@@ -101,7 +95,8 @@ def judge_commands(scheduler: SchedulerSettings, absent: Sequence[str]) -> Findi
             "run crboost on a host that can submit jobs, with the scheduler's commands in PATH; "
             "scheduler.submit_command may be an absolute path",
         )
-    return ok(check, f"{scheduler.kind}: {scheduler.submit} and the others are here")
+    others = f", {', '.join(SLURM_COMMANDS)}" if scheduler.kind == "slurm" else ""
+    return ok(check, f"{scheduler.kind}: {scheduler.submit}{others}")
 
 
 # --- Slurm -----------------------------------------------------------------------------------

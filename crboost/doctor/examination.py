@@ -178,11 +178,7 @@ def _scheduler(
         sound = sound and all(one.status != "failed" for one in findings)
         yield from findings
     if scheduler.kind != "slurm":
-        yield skipped(
-            "scheduler.answers",
-            f"queues and limits of {scheduler.kind} are not asked for",
-            f"have a job run: {SUBMIT_HINT}",
-        )
+        yield from _other_scheduler(settings, project, environ)
         return
     if commands.status == "failed":
         return
@@ -220,16 +216,38 @@ def _submission(
     answers = [(request, test_only(script, settings)) for request, script in scripts]
     if not quiet:
         yield judge_test_only(answers)
-    relion = settings.tools.get("relion")
-    if settings.engine != "relion" or relion is None:
-        return
-    if relion.image is None or settings.containers.engine == "none" or not relion.image.exists():
+    if not _schemer_in_container(settings):
         return
     launch = container_launch(settings, project, environ)
     if isinstance(launch, str):
         yield judge_inside(launch, None)
     else:
         yield judge_inside(test_only(scripts[0][1], settings, launch), answers[0][1])
+
+
+def _other_scheduler(
+    settings: Settings, project: Path | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """PBS, Grid Engine, LSF: nothing is asked of them but whether their command is there."""
+    from crboost.doctor.submission import ask_inside, container_launch, judge_command_inside
+
+    if _schemer_in_container(settings):
+        launch = container_launch(settings, project, environ)
+        said = launch if isinstance(launch, str) else ask_inside(settings, launch)
+        yield judge_command_inside(settings, said)
+    yield skipped(
+        "scheduler.answers",
+        f"queues and limits of {settings.scheduler.kind} are not asked for",
+        f"have a job run: {SUBMIT_HINT}",
+    )
+
+
+def _schemer_in_container(settings: Settings) -> bool:
+    """Whether relion_schemer would submit from inside an image that is there."""
+    relion = settings.tools.get("relion")
+    if settings.engine != "relion" or relion is None or relion.image is None:
+        return False
+    return settings.containers.engine != "none" and relion.image.exists()
 
 
 def _trial(wanted: Wanted, environ: Mapping[str, str], blocked: Sequence[str]) -> Iterator[Finding]:

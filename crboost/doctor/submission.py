@@ -219,6 +219,28 @@ def container_launch(
         return str(error)
 
 
+def ask_inside(settings: Settings, launch: RelionLaunch) -> Answer:
+    """Whether RELION's container has the command that submits; for schedulers without a dry run."""
+    command = shlex.split(settings.scheduler.submit)[0]
+    look = ["sh", "-c", 'command -v "$1"', "sh", shutil.which(command) or command]
+    return run([*launch.argv_prefix, *look], timeout_s=3 * ANSWER_S, environ=launch.environ)
+
+
+def judge_command_inside(settings: Settings, answer: Answer | str) -> Finding:
+    """The finding on the command that submits, where it cannot be asked more."""
+    check = "scheduler.from_container"
+    command = shlex.split(settings.scheduler.submit)[0]
+    if isinstance(answer, Answer) and answer.code == 0:
+        return ok(check, f"{command} is in RELION's container; whether it works, a job will tell")
+    said = answer if isinstance(answer, str) else last_words(answer)
+    return failed(
+        check,
+        f"{command} is not in RELION's container ({said})",
+        f"name {command}, its libraries, configuration and sockets in relion.client_binds, or set "
+        'schemer = "embedded", which submits from this host',
+    )
+
+
 def judge_inside(answer: Answer | str, on_host: Answer | None) -> Finding:
     """The finding on submitting from inside RELION's container.
 
