@@ -38,7 +38,8 @@ class TiltDetail:
 
     Attributes:
         defocus_um: mean of both axes; positive is underfocus.
-        shifts_angstrom: (x, y) of each frame, relative to the first one.
+        shifts_angstrom: (x, y) by which each frame was moved, relative to the first one, as in
+            RELION: the drift with its sign changed.
     """
 
     pre_exposure_e_per_a2: float | None = None
@@ -100,7 +101,7 @@ def frame_details(
                 exposure,
                 (tilt["defocus_u_angstrom"] + tilt["defocus_v_angstrom"]) / 2e4,
                 _curve(tilt.get("ctf_curve")),
-                _track([(x * pixel, y * pixel) for y, x in shifts]) if shifts else None,
+                _track([(-x * pixel, -y * pixel) for y, x in shifts]) if shifts else None,
             ),
         )
 

@@ -274,7 +274,7 @@ def _ctf(axes: Axes, report: SeriesReport) -> None:
     _panel(axes, "CTF fit" if tilt is None else f"CTF fit at {tilt.angle_deg:.1f}°")
     if tilt is None or tilt.ctf_curve is None:
         measured = any(one.defocus_um is not None for one in report.tilts)
-        words = "the CTF was fitted; its tool left no curve to show" if measured else "no CTF yet"
+        words = "fitted, but the tool left no curve to show" if measured else "no CTF yet"
         _nothing(axes, words)
         return
     curve = tilt.ctf_curve

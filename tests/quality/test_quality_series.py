@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crboost.quality.details import read_details
+from crboost.quality.details import frame_details, read_details
 from crboost.quality.series import series_report
 from crboost.quality.stages import read_stages
 
@@ -52,3 +52,16 @@ def test_warnings_of_all_stages_appear_once(project: Files) -> None:
     warnings = report_of(project, "TS_01").warnings
     assert len(warnings) == len(set(warnings)) == 2
     assert warnings[0].startswith("tilt 5 (+6.0 deg)")
+
+
+def test_shifts_undo_the_drift_as_in_relion() -> None:
+    """The embedded tool says where frames lie, in (y, x); RELION by how much it moved them."""
+    tilt = {
+        "name": "a",
+        "status": "done",
+        "shifts_px": [[1.0, 1.0], [2.0, -1.0]],
+        "defocus_u_angstrom": 3e4,
+        "defocus_v_angstrom": 3e4,
+    }
+    details = dict(frame_details({"pixel_size_angstrom": 2.0}, {"tilts": [tilt]}))
+    assert details["a"].shifts_angstrom == ((0.0, 0.0), (4.0, -2.0))
