@@ -90,14 +90,35 @@ def read_results(job: Path) -> dict[str, SeriesResult]:
 
     A damaged file counts as no result: the series is then simply done again.
     """
-    found: dict[str, SeriesResult] = {}
-    for path in sorted((job / RESULTS).glob("*.json")):
+    return ResultReader().read(job)
+
+
+class ResultReader:
+    """Reads the results of a job again and again, each file only when it has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int], SeriesResult | None]] = {}
+
+    def read(self, job: Path) -> dict[str, SeriesResult]:
+        """See `read_results`."""
+        found: dict[str, SeriesResult] = {}
+        for path in sorted((job / RESULTS).glob("*.json")):
+            result = self._one(path)
+            if result is not None:
+                found[result.tilt_series] = result
+        return found
+
+    def _one(self, path: Path) -> SeriesResult | None:
         try:
-            result = read_result(path)
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_ino)
+            if path not in self._known or self._known[path][0] != version:
+                self._known[path] = (version, read_result(path))
+        except FileNotFoundError:
+            return None
         except FileFormatError:
-            continue
-        found[result.tilt_series] = result
-    return found
+            self._known[path] = (version, None)
+        return self._known[path][1]
 
 
 def missing_outputs(project: Path, results: Iterable[SeriesResult]) -> list[str]:

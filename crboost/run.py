@@ -8,7 +8,7 @@ in memory: every question is answered from files, so any process may be killed a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ from crboost.relion.schemer.holder import (
     holder_state,
     start_argv,
 )
-from crboost.results import read_results
+from crboost.results import ResultReader, SeriesResult
 from crboost.settings import EngineName
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Run:
     def __init__(self, project: Project, name: str) -> None:
         self.project = project
         self.name = name
+        self._results = ResultReader()
 
     # --- making one ------------------------------------------------------------------------
 
@@ -183,7 +184,9 @@ class Run:
         phase, failure = self._phase(node, name, marker)
         state = JobState(node, name, phase, failure)
         record = read_job_file(directory)
-        return _counted(state, directory, record) if record.get("run") == self.name else state
+        if record.get("run") != self.name:
+            return state
+        return _counted(state, self._results.read(directory), record)
 
     def _phase(self, node: str, name: str, marker: Marker | None) -> tuple[Phase, Failure | None]:
         """Where a job that has a directory stands."""
@@ -392,14 +395,16 @@ def runs(project: Project) -> list[Run]:
     return [Run(project, path.parent.name) for path in found]
 
 
-def _counted(state: JobState, directory: Path, record: dict[str, Any]) -> JobState:
+def _counted(
+    state: JobState, results: Mapping[str, SeriesResult], record: dict[str, Any]
+) -> JobState:
     """The state with its tilt series counted."""
     series = set(record.get("tilt_series", []))
     started = str(record.get("started", ""))
     # A failure from before this start is being tried again.
     current = [
         result.status
-        for name, result in read_results(directory).items()
+        for name, result in results.items()
         if name in series and (result.status == "done" or result.started >= started)
     ]
     return replace(
