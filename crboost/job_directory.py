@@ -55,7 +55,7 @@ def disk_full(directory: Path, least_mb: int = 20) -> str | None:
 
 
 def tail(path: Path, lines: int = 20, most_bytes: int = 16_384) -> str:
-    """The last lines of a log; "" where there is none."""
+    """The last lines of a log, as a terminal would show them; "" where there is none."""
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -63,7 +63,9 @@ def tail(path: Path, lines: int = 20, most_bytes: int = 16_384) -> str:
             text = stream.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
-    return "\n".join(text.replace("\r", "\n").rstrip().splitlines()[-lines:])
+    # A progress bar is one line, written over and over.
+    shown = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n")]
+    return "\n".join(shown[-lines:])
 
 
 def is_driver_alive(directory: Path) -> bool:

@@ -51,9 +51,10 @@ def frames_output(
                 **row,
                 **images,
                 "rlnMicrographMetadata": f"{directory}/{name}.star",
-                "rlnAccumMotionTotal": tilt["motion_total_angstrom"],
-                "rlnAccumMotionEarly": tilt["motion_early_angstrom"],
-                "rlnAccumMotionLate": tilt["motion_late_angstrom"],
+                # RELION documents Å, but writes pixels: the length of the path of its shifts.
+                "rlnAccumMotionTotal": tilt["motion_total_angstrom"] / pixel_size_angstrom,
+                "rlnAccumMotionEarly": tilt["motion_early_angstrom"] / pixel_size_angstrom,
+                "rlnAccumMotionLate": tilt["motion_late_angstrom"] / pixel_size_angstrom,
                 "rlnCtfImage": f"{images['rlnCtfPowerSpectrum']}:mrc",
                 "rlnDefocusU": tilt["defocus_u_angstrom"],
                 "rlnDefocusV": tilt["defocus_v_angstrom"],
@@ -83,7 +84,8 @@ def micrograph_metadata(
 ) -> tuple[dict[str, Any], list[Row]]:
     """RELION's per-micrograph motion file: (`data_general`, rows of `data_global_shift`).
 
-    Shifts are relative to the first frame, in unbinned pixels, as `relion_run_motioncorr` gives.
+    Shifts are relative to the first frame, in unbinned pixels, and point against the drift: what
+    brings a frame back, as in the files of `relion_run_motioncorr`.
     """
     first_y, first_x = tilt["shifts_px"][0]
     general = {
@@ -101,8 +103,8 @@ def micrograph_metadata(
     shifts = [
         {
             "rlnMicrographFrameNumber": number,
-            "rlnMicrographShiftX": x - first_x,
-            "rlnMicrographShiftY": y - first_y,
+            "rlnMicrographShiftX": first_x - x,
+            "rlnMicrographShiftY": first_y - y,
         }
         for number, (y, x) in enumerate(tilt["shifts_px"], start=1)
     ]
