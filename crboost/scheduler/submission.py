@@ -137,7 +137,8 @@ def _container(
 ) -> list[str]:
     """What goes before a shell so that it runs in RELION's container."""
     places = real_locations(project_dir) if binds is None else list(binds)
-    variables = {
+    # Without a home there is no cache, and font libraries complain about it by the hundred.
+    variables = {"XDG_CACHE_HOME": "/tmp"} | {
         name: value
         for name, value in schemer_environment(settings).items()
         if name in settings.relion.environment
