@@ -204,3 +204,12 @@ def test_a_scheduler_whose_client_is_not_bound(doctor: Doctor) -> None:
     bound = json.dumps([shutil.which("sbatch")])
     code, found = doctor(**pbs, CRBOOST_RELION__CLIENT_BINDS=bound)
     assert found["scheduler.from_container"]["status"] == "ok"
+
+
+def test_a_job_with_a_gpu(doctor: Doctor) -> None:
+    """The testbed's GPUs are names only: Slurm gives one, and no driver knows it."""
+    gpus = '[scheduler.gpu_defaults]\npartition = "gpu"\ngpus = 2\n[scheduler.defaults]'
+    code, found = doctor("--submit", old="[scheduler.defaults]", new=gpus)
+    assert code == 0
+    assert found["trial.gpu"]["status"] == "warning"
+    assert "gave it GPU 0" in found["trial.gpu"]["found"]

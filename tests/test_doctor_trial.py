@@ -17,6 +17,7 @@ from crboost.doctor.findings import Finding
 from crboost.doctor.node import LOCK, REPORT, SETTINGS, absent, is_held, main
 from crboost.doctor.trial import (
     DRIVER,
+    GPU,
     NATIVE,
     TrialFacts,
     TrialJob,
@@ -118,6 +119,22 @@ def test_a_job_that_waits() -> None:
     assert judged(replace(FACTS, jobs=[job]))["trial.driver"].status == "warning"
     never = replace(job, waits="Slurm job 7 waits: InvalidAccount", for_somebody=True)
     assert judged(replace(FACTS, jobs=[never]))["trial.driver"].status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ("node9\n0\nGPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-1)\n", "ok", "GPU 0: NVIDIA A100"),
+        ("node9\n0\nsh: nvidia-smi: not found\n", "warning", "gave it GPU 0"),
+        ("node9\n\nNo devices were found\n", "warning", "gave it no GPU"),
+        ("", "warning", "no GPU"),
+    ],
+)
+def test_gpus(answer: str, status: str, words: str) -> None:
+    job = TrialJob(GPU, Marker.SUCCESS, {"answer": answer})
+    finding = judged(replace(FACTS, jobs=[job]))["trial.gpu"]
+    assert finding.status == status
+    assert words in finding.found
 
 
 def test_files_that_are_not_seen_here() -> None:

@@ -41,7 +41,7 @@ def doctor(
     ] = None,
     submit: Annotated[
         bool,
-        typer.Option("--submit", help="Also run two small jobs in PROJECT, as a run would."),
+        typer.Option("--submit", help="Also run small jobs in PROJECT, as a run would."),
     ] = False,
     timeout_s: Annotated[
         float, typer.Option("--timeout", help="How long those may take, seconds.", min=1)

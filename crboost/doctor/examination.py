@@ -39,7 +39,7 @@ class Wanted:
 
     Attributes:
         project: a project, or a directory where projects will be; None: none.
-        submit: run two small jobs too.
+        submit: run a few small jobs too.
         timeout_s: how long those may take.
     """
 

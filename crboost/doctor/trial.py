@@ -1,4 +1,4 @@
-"""Two small jobs, run as a run's jobs are: schemer, container, template, scheduler, compute node.
+"""A few small jobs, run as a run's jobs are: schemer, container, template, scheduler, compute node.
 
 They run in a project of their own, a directory below the one that is looked at, which is removed
 again unless something failed.
@@ -40,7 +40,7 @@ PREFIX = "crboost-doctor-"
 SCHEME = "doctor"
 SCRIPTS = ".crboost/doctor"
 LOG = "schemer.log"
-DRIVER, NATIVE = "driver", "relion"
+DRIVER, NATIVE, GPU = "driver", "relion", "gpu"
 #: What a job asks for at most.
 MOST = Resources(cpus=1, memory_gb=1, time_limit_minutes=5)
 #: A file made elsewhere may take so long to be seen here.
@@ -53,6 +53,17 @@ _NATIVE_SCRIPT = """\
 #!/bin/sh
 while [ $# -gt 0 ]; do case $1 in --o) job=$2; shift ;; esac; shift; done
 { uname -n; relion_refine --version; } >"${job}answer" 2>&1 || exit 1
+: >"${job}RELION_JOB_EXIT_SUCCESS"
+"""
+#: The third asks for a GPU.
+_GPU_SCRIPT = """\
+#!/bin/sh
+while [ $# -gt 0 ]; do case $1 in --o) job=$2; shift ;; esac; shift; done
+{
+  uname -n
+  echo "${CUDA_VISIBLE_DEVICES-}${ROCR_VISIBLE_DEVICES-}${GPU_DEVICE_ORDINAL-}"
+  nvidia-smi -L || rocm-smi --showproductname
+} >"${job}answer" 2>&1
 : >"${job}RELION_JOB_EXIT_SUCCESS"
 """
 
@@ -141,13 +152,18 @@ def prepare(settings: Settings, directory: Path) -> list[str]:
     scripts = {DRIVER: f'#!/bin/sh\nexec {probe} "$@"\n'}
     if settings.scheduler.kind != "local" and "relion" in settings.tools:
         scripts[NATIVE] = _NATIVE_SCRIPT
-    resources = small(requests(settings.scheduler)[0].resources)
+    every = [request.resources for request in requests(settings.scheduler)]
+    resources = dict.fromkeys(scripts, small(every[0]))
+    with_gpus = [one for one in every if one.gpus]
+    if settings.scheduler.kind != "local" and with_gpus:
+        scripts[GPU] = _GPU_SCRIPT
+        resources[GPU] = replace(small(with_gpus[0]), gpus=1)
     for node, script in scripts.items():
         path = f"{SCRIPTS}/{node}"
         write_text(directory / path, script)
         (directory / path).chmod(0o755)
         submission: Submission | None = write_submission(
-            directory, SCRIPTS, node, resources, settings, native=node == NATIVE
+            directory, SCRIPTS, node, resources[node], settings, native=node == NATIVE
         )
         job = external_job(path, submission=submission)
         write_job(scheme_dir(directory, SCHEME) / node / "job.star", job)
@@ -268,12 +284,28 @@ def judge_trial(facts: TrialFacts, settings: Settings, version: str) -> list[Fin
             break
         if job.node == DRIVER:
             findings += _judge_node(job.report or {}, facts, settings, version)
+        elif job.node == GPU:
+            findings.append(_judge_gpu(str((job.report or {}).get("answer", ""))))
         else:
             words = str((job.report or {}).get("answer", "")).split("\n")
             findings.append(
                 ok("trial.relion", f"RELION's container on {words[0]}: {' '.join(words[1:2])}")
             )
     return findings
+
+
+def _judge_gpu(answer: str) -> Finding:
+    """Of the job's answer: host, what the scheduler gave it, what the driver shows."""
+    host, given, *shown = [*answer.split("\n"), "", ""]
+    cards = [line.strip() for line in shown if line.startswith("GPU")]
+    if cards:
+        return ok("trial.gpu", f"{host} gave the job {len(cards)} of its GPUs: {cards[0]}")
+    what = f"GPU {given}" if given else "no GPU"
+    return warning(
+        "trial.gpu",
+        f"the job asked for a GPU: {host} gave it {what}, and shows none by nvidia-smi or rocm-smi",
+        "check gres.conf, the GPU's driver on that node, and the line with --gres of the template",
+    )
 
 
 def _judge_failure(job: TrialJob, facts: TrialFacts) -> Finding:
