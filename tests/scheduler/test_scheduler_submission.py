@@ -88,7 +88,8 @@ class TestWrite:
         assert made is not None
         text = (tmp_path / made.template).read_text()
         assert (
-            "apptainer exec --cleanenv --no-home --env RELION_CTFFIND_EXECUTABLE=/bin/ctffind "
+            "apptainer exec --cleanenv --no-home --env XDG_CACHE_HOME=/tmp "
+            "--env RELION_CTFFIND_EXECUTABLE=/bin/ctffind "
             f"--nv --bind {tmp_path} --pwd {tmp_path} /images/relion.sif bash -e -s <<"
         ) in text
         assert "\nmpirun -n XXXmpinodesXXX XXXcommandXXX\n" in text
