@@ -145,7 +145,7 @@ def ask_interpreter(settings: Settings) -> Answer | None:
         return None
     found = shutil.which(settings.python)
     if found is None:
-        return Answer(127, "", "no such program on this machine")
+        return Answer(127, "", "it is not there, or may not be run by this user")
     code = "import crboost; print(crboost.__version__)"
     return run([found, "-P", "-c", code], timeout_s=30)
 
@@ -169,7 +169,8 @@ def judge_interpreter(settings: Settings, answer: Answer | None, version: str) -
         return failed(
             check,
             f"python = {settings.python!r} cannot import crboost: {last_words(answer, 1)}",
-            "name the interpreter of the environment that crboost is installed in",
+            "name the interpreter of the environment that crboost is installed in; all users must "
+            "be able to run it, and the Python that it links to",
         )
     if answer.out.strip() != version:
         return failed(
