@@ -10,23 +10,20 @@ import pytest
 from crboost.doctor.cluster import (
     ClusterFacts,
     absent_commands,
-    gpu_request,
     judge_cluster,
     judge_commands,
-    judge_job_names,
-    judge_requests,
     minutes_of,
     parse_gres,
     parse_nodes,
-    requests,
 )
 from crboost.doctor.findings import Finding
+from crboost.doctor.requests import gpu_request, judge_job_names, judge_requests, requests
 from crboost.doctor.submission import (
     TemplateFacts,
     judge_command_inside,
+    judge_dry_run,
     judge_inside,
     judge_template,
-    judge_test_only,
     script_of,
     templates,
 )
@@ -277,12 +274,12 @@ def test_the_script_is_the_one_of_a_job() -> None:
 
 def test_what_sbatch_refuses() -> None:
     (request,) = requests(site())
-    assert judge_test_only([(request, OK)]).status == "ok"
+    assert judge_dry_run([(request, OK)]).status == "ok"
     refused = Answer(1, "", "sbatch: error: invalid partition specified: nope\n")
-    finding = judge_test_only([(request, refused)])
+    finding = judge_dry_run([(request, refused)])
     assert (finding.status, "scheduler.defaults.partition" in finding.fix) == ("failed", True)
     account = Answer(1, "", "sbatch: error: Invalid account or account/partition combination\n")
-    assert "scheduler.defaults.site" in judge_test_only([(request, account)]).fix
+    assert "scheduler.defaults.site" in judge_dry_run([(request, account)]).fix
 
 
 @pytest.mark.parametrize(

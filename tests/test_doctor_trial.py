@@ -21,10 +21,10 @@ from crboost.doctor.trial import (
     NATIVE,
     TrialFacts,
     TrialJob,
-    judge_trial,
     run_trial,
     small,
 )
+from crboost.doctor.verdict import judge_trial
 from crboost.relion.markers import Marker, read_marker
 from crboost.scheduler.resources import Resources
 from crboost.settings import Settings

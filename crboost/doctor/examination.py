@@ -158,11 +158,9 @@ def _scheduler(
         ask_cluster,
         judge_cluster,
         judge_commands,
-        judge_job_names,
-        judge_requests,
         parse_nodes,
-        requests,
     )
+    from crboost.doctor.requests import judge_job_names, judge_requests, requests
     from crboost.doctor.submission import judge_template, templates
 
     commands = judge_commands(scheduler, absent_commands(scheduler))
@@ -202,27 +200,27 @@ def _submission(
     Args:
         quiet: the requests are known to be wrong; what sbatch says of them is not told again.
     """
-    from crboost.doctor.cluster import requests
+    from crboost.doctor.requests import requests
     from crboost.doctor.submission import (
         container_launch,
+        dry_run,
+        judge_dry_run,
         judge_inside,
-        judge_test_only,
         script_of,
-        test_only,
     )
 
     every = requests(settings.scheduler)
     scripts = [(request, script_of(request, settings, project)) for request in every]
-    answers = [(request, test_only(script, settings)) for request, script in scripts]
+    answers = [(request, dry_run(script, settings)) for request, script in scripts]
     if not quiet:
-        yield judge_test_only(answers)
+        yield judge_dry_run(answers)
     if not _schemer_in_container(settings):
         return
     launch = container_launch(settings, project, environ)
     if isinstance(launch, str):
         yield judge_inside(launch, None)
     else:
-        yield judge_inside(test_only(scripts[0][1], settings, launch), answers[0][1])
+        yield judge_inside(dry_run(scripts[0][1], settings, launch), answers[0][1])
 
 
 def _other_scheduler(
@@ -263,7 +261,8 @@ def _trial(wanted: Wanted, environ: Mapping[str, str], blocked: Sequence[str]) -
         yield skipped("trial.driver", why, "mend that first")
     else:
         from crboost.doctor.site import read_site
-        from crboost.doctor.trial import judge_trial, run_trial
+        from crboost.doctor.trial import run_trial
+        from crboost.doctor.verdict import judge_trial
 
         settings = read_site(environ).settings
         assert settings is not None, "settings.file blocks"

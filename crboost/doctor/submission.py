@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crboost.containers import RelionLaunch, relion_launch, schemer_environment
-from crboost.doctor.cluster import ANSWER_S, Request
+from crboost.doctor.cluster import ANSWER_S
 from crboost.doctor.findings import Finding, failed, ok, warning
 from crboost.doctor.probe import last_words, run
+from crboost.doctor.requests import Request
 from crboost.errors import CrboostError
 from crboost.relion.job import Submission, external_job, fill_submission_script
 from crboost.scheduler.ask import TIMED_OUT, Answer
@@ -184,7 +185,7 @@ def script_of(request: Request, settings: Settings, project_dir: Path | None) ->
     return fill_submission_script(template, job, "External/job001/", "true", environ)
 
 
-def test_only(script: str, settings: Settings, launch: RelionLaunch | None = None) -> Answer:
+def dry_run(script: str, settings: Settings, launch: RelionLaunch | None = None) -> Answer:
     """What sbatch says of a script without submitting it; inside RELION's container by `launch`."""
     command, *options = shlex.split(settings.scheduler.submit)
     argv = [shutil.which(command) or command, *options, "--test-only"]
@@ -194,7 +195,7 @@ def test_only(script: str, settings: Settings, launch: RelionLaunch | None = Non
     return run(argv, timeout_s=3 * ANSWER_S, environ=launch.environ, given=script)
 
 
-def judge_test_only(answers: Sequence[tuple[Request, Answer]]) -> Finding:
+def judge_dry_run(answers: Sequence[tuple[Request, Answer]]) -> Finding:
     """The finding on what sbatch said of each request, asked on this host."""
     check = "scheduler.accepts"
     refused = [(request, answer) for request, answer in answers if answer.code != 0]
