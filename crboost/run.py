@@ -264,6 +264,24 @@ class Run:
             self.note("recovered", message=message)
         return recovery
 
+    def queue_words(self, state: JobState) -> str | None:
+        """Why a submitted job has not started yet, in words; None if it has, or is not queued."""
+        if state.job is None or self.settings.scheduler.kind != "slurm":
+            return None
+        from crboost.scheduler.outcome import state_of_job
+        from crboost.scheduler.submitted import read_started
+
+        directory = self.project.directory / state.job
+        if read_started(directory) is not None or read_marker(directory) is not None:
+            return None
+        queued = state_of_job(directory)
+        if queued is None or queued.phase != "pending":
+            return None
+        words = f"{state.node} waits in the queue ({queued.reason or 'no reason given'})"
+        if queued.waits_for_somebody:
+            words += ": it will not start until somebody changes something"
+        return words
+
     def explain(self, state: JobState) -> Failure | None:
         """Why a job failed, with the scheduler's word where the job could not say it itself.
 

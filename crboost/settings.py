@@ -356,8 +356,13 @@ def load_settings() -> Settings:
     Raises:
         ParameterError: values that are not allowed; names file or variable, field and value.
         FileFormatError: the file is not TOML; names the line.
-        CrboostError: `relion` is asked for and cannot be found.
+        CrboostError: `relion` is asked for and cannot be found; CRBOOST_SETTINGS names no file.
     """
+    if os.environ.get("CRBOOST_SETTINGS") and not settings_file().is_file():
+        raise CrboostError(
+            f"CRBOOST_SETTINGS = {settings_file()}: no such file",
+            hint="correct the variable, or unset it to work with the defaults",
+        )
     try:
         settings = Settings()
     except ValidationError as error:

@@ -17,10 +17,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session")
+def empty_settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site's settings file that sets nothing."""
+    path = tmp_path_factory.mktemp("site") / "settings.toml"
+    path.touch()
+    return path
+
+
 @pytest.fixture(autouse=True)
-def _no_site_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_site_settings(monkeypatch: pytest.MonkeyPatch, empty_settings: Path) -> None:
     """The machine's own settings must not decide how a test ends."""
-    monkeypatch.setenv("CRBOOST_SETTINGS", str(tmp_path / "no-settings.toml"))
+    monkeypatch.setenv("CRBOOST_SETTINGS", str(empty_settings))
     monkeypatch.delenv("CRBOOST_SCHEMER", raising=False)
 
 

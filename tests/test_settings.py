@@ -17,6 +17,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "settings.toml"
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "settings.toml"
+    path.touch()
     monkeypatch.setenv("CRBOOST_SETTINGS", str(path))
     return path
 
@@ -160,3 +161,11 @@ def test_reading_them_is_no_wait() -> None:
     argv = [sys.executable, "-c", code]
     said = [subprocess.run(argv, capture_output=True, check=True).stdout for _ in range(3)]
     assert min(float(seconds) for seconds in said) < 0.4  # 0.15 s on a free machine
+
+
+def test_a_settings_file_that_is_named_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CRBOOST_SETTINGS", str(tmp_path / "gone.toml"))
+    with pytest.raises(CrboostError, match=r"gone\.toml: no such file"):
+        load_settings()

@@ -41,6 +41,7 @@ START_TIMEOUT_SECONDS = 60.0
 END_TIMEOUT_SECONDS = 60.0
 SCHEMER_RESTARTS = 3
 PROGRESS_SECONDS = 5.0
+QUEUE_SECONDS = 60.0
 
 Step = Literal["done", "failed", "start", "lost", "wait"]
 
@@ -172,6 +173,7 @@ def follow_job(
     started, restarts = False, 0
     failed_since: float | None = None
     announced: str | None = None
+    queue = _QueueWords()
     with Waker() as waker:
         while True:
             waker.watch(run.watch_paths(node))
@@ -216,6 +218,8 @@ def follow_job(
                     continue
             if logs.due(time.monotonic() - began):
                 logs.send()
+            if state.phase == "running" and queue.due():
+                queue.tell(run.queue_words(state), log)
             waker.wait(POLL_SECONDS)
 
 
@@ -317,6 +321,25 @@ def progress_text(node: str, state: JobState) -> tuple[float, str]:
     if extra:
         text += f" ({', '.join(extra)})"
     return 100.0 * min(1.0, finished / state.total), text
+
+
+class _QueueWords:
+    """Says why a submitted job has not started, when that changes; asks once in a while."""
+
+    def __init__(self) -> None:
+        self._asked_at = time.monotonic()
+        self._said: str | None = None
+
+    def due(self) -> bool:
+        """Whether to ask the scheduler again."""
+        return time.monotonic() - self._asked_at >= QUEUE_SECONDS
+
+    def tell(self, words: str | None, log: Log) -> None:
+        """Log the words if they are news."""
+        self._asked_at = time.monotonic()
+        if words is not None and words != self._said:
+            log.warning("%s", words)
+        self._said = words
 
 
 class _JobLogs:

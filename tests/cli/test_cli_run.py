@@ -50,7 +50,7 @@ def test_a_run_ends_with_table_and_pictures(finished: Finished) -> None:
     for row in rows:
         assert (project / row[-1]).is_file()
     assert re.search(r"TS_02: tilt \d+ \(.* deg\): movie TS_02_.*\.mrc is missing", said.stdout)
-    assert re.search(r"TS_03: tilt image TS_03_\S+ \(.* deg\) excluded: dark", said.stdout)
+    assert re.search(r"TS_03: tilt image TS_03_\S+ \(.* deg\): excluded: dark", said.stdout)
     pictures = [Path(line.strip()) for line in lines if line.endswith(".png")]
     assert pictures == [project / f"Reports/TS_0{number}.png" for number in (1, 2, 3)]
     assert all(picture.is_file() for picture in pictures)
