@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from crboost.catalogue import CATALOGUE, NATIVE_TYPES
 from crboost.failure import classify
 from crboost.history import PastJob, SeriesRecord
-from crboost.job_directory import is_driver_alive, read_failure, read_job_file, tail
+from crboost.job_directory import SCRIPTS, is_driver_alive, read_failure, read_job_file, tail
 from crboost.parameters import job_type_of
 from crboost.relion.job import Job, read_job
 from crboost.relion.ledger import Ledger, Process, Status
@@ -76,12 +76,24 @@ def past_job(project: Path, ledger: Ledger, process: Process, settings: Settings
         job_type=job_type_of(node) if node else native,
         node=node,
         fingerprint=given.get("fingerprint"),
-        run=record.get("run"),
+        run=_run_of(job) or record.get("run"),
         parameters=values,
         series=series,
         failure=message.splitlines()[0] if message else None,
         alive=alive,
     )
+
+
+def _run_of(job: Job | None) -> str | None:
+    """The run that a job was started for last, from what RELION starts; also before it works.
+
+    A job that waits in a queue has no record of its own yet, and one of RELION's never has.
+    """
+    for option in ("fn_exe", "qsub"):
+        path = PurePosixPath(job.option(option)) if job else PurePosixPath()
+        if path.is_relative_to(SCRIPTS) and len(path.relative_to(SCRIPTS).parts) > 1:
+            return path.relative_to(SCRIPTS).parts[0]
+    return None
 
 
 def _native_series(project: Path, directory: Path, native: str) -> dict[str, SeriesRecord]:

@@ -104,12 +104,17 @@ def _sacct_record(row: dict[str, str]) -> Record:
         nodes=_some(row.get("NodeList", "")),
         elapsed=row.get("Elapsed", ""),
         time_limit=_some(row.get("Timelimit", "")),
-        memory=_some(row.get("ReqMem", "")),
+        memory=_size(row.get("ReqMem", "")),
         memory_used=_some(row.get("MaxRSS", "")),
         submitted=_some(row.get("Submit", "")),
         ended=_some(row.get("End", "")),
         work_dir=row.get("WorkDir", ""),
     )
+
+
+def _size(text: str) -> str:
+    """A size; empty for what sacct prints until the database has heard of it: `16?`, `0n`."""
+    return text if re.fullmatch(r"\d*[1-9]\d*(\.\d+)?[KMGTPE]?[nc]?", text) else ""
 
 
 def parse_scontrol(text: str) -> list[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +68,6 @@ def bench(site: Site, tiny_data: Path, tmp_path: Path, slurm: Any) -> Iterator[B
     made = Bench(make_project(tmp_path / "project", tiny_data), site)
     yield made
     made.clean_up()
-    shutil.rmtree(made.directory, ignore_errors=True)
 
 
 @pytest.fixture

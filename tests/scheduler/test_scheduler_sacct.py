@@ -120,3 +120,14 @@ def test_a_word_that_slurm_may_yet_invent_is_unknown() -> None:
     state = interpret(parse_sacct(text), "sacct")
     assert state is not None
     assert (state.phase, state.alive) == ("unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("printed", "memory"), [("1G", "1G"), ("1.50Gn", "1.50Gn"), ("16?", ""), ("0n", ""), ("", "")]
+)
+def test_memory_that_the_database_has_not_heard_of(printed: str, memory: str) -> None:
+    header, row, *_ = recorded("sacct_cancelled_while_pending").out.splitlines()
+    place = header.split("|").index("ReqMem")
+    cells = row.split("|")
+    cells[place] = printed
+    assert parse_sacct(f"{header}\n{'|'.join(cells)}\n")[0].memory == memory

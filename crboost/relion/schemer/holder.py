@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -322,10 +322,26 @@ def clear_scheme_lock(project_dir: Path, scheme_name: str) -> bool:
     )
 
 
-def engine_alive(project_dir: Path, scheme_name: str) -> bool:
-    """Whether the engine of the scheme's last holder runs on although its holder is gone."""
+def end_engine(project_dir: Path, scheme_name: str, *, wait_s: float = 10.0) -> bool:
+    """End an engine whose holder is gone; True if there was one. Hold the project.
+
+    A native `relion_schemer` dies with its holder. In a container it does not (apptainer forgets
+    the signal that is to follow its parent's death), and would go on with nobody to see that a
+    job is lost. Its jobs do not care.
+    """
     engine = _engine_process(scheme_dir(project_dir, scheme_name))
-    return engine is not None and engine.alive() is True
+    if engine is None or engine.alive() is not True:
+        return False
+    deadline = time.monotonic() + wait_s
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.kill(engine.pid, number)
+        while engine.alive() and time.monotonic() < deadline:
+            time.sleep(_PROBE_STEP_S)
+        deadline = time.monotonic() + wait_s
+        if not engine.alive():
+            break
+    return True
 
 
 def _engine_process(directory: Path) -> ProcessId | None:

@@ -20,7 +20,7 @@ from crboost.relion.scheme import UNDEFINED, Scheme, read_scheme, scheme_dir, wr
 from crboost.relion.schemer.holder import (
     active_scheme,
     clear_scheme_lock,
-    engine_alive,
+    end_engine,
     project_lock,
 )
 from crboost.relion.schemer.launch import end_without_marker, has_processes
@@ -91,7 +91,7 @@ def recover(project_dir: Path, scheme_name: str, is_job_alive: Callable[[Path], 
         SchemerError: another program has locked the scheme.
     """
     scheme = read_scheme(project_dir, scheme_name)
-    if active_scheme(project_dir) is not None or engine_alive(project_dir, scheme_name):
+    if active_scheme(project_dir) is not None:
         return Recovery(Action.HELD, scheme.current_node, next_node=scheme.current_node)
     try:
         with project_lock(project_dir, scheme_name, "recover"):
@@ -104,6 +104,8 @@ def recover(project_dir: Path, scheme_name: str, is_job_alive: Callable[[Path], 
 
 def _recover(project_dir: Path, scheme_name: str, is_job_alive: Callable[[Path], bool]) -> Recovery:
     messages = []
+    if end_engine(project_dir, scheme_name):
+        messages.append(f"ended the relion_schemer of {scheme_name}, whose holder is gone")
     if clear_scheme_lock(project_dir, scheme_name):
         messages.append(f"removed the lock that a dead schemer left on {scheme_name}")
     scheme = read_scheme(project_dir, scheme_name)
