@@ -19,6 +19,7 @@ from crboost.cli import (
     run,
     schemer,
     status,
+    watch,
 )
 from crboost.cli.commands import Commands
 
@@ -69,5 +70,6 @@ app.command("schema", rich_help_panel=WORK)(parameters.schema)
 app.command("status", rich_help_panel=LOOK)(status.status)
 app.command("log", rich_help_panel=LOOK)(log.log)
 app.command("history", rich_help_panel=LOOK)(history.history)
+app.command("watch", rich_help_panel=LOOK)(watch.watch)
 app.add_typer(schemer.app, name="schemer", rich_help_panel="Inside")
 app.add_typer(job.app, name="job", rich_help_panel="Inside")
