@@ -208,7 +208,10 @@ class Arrivals:
         for path, (size, mtime_ns) in files.items():
             self.seen(path, size, mtime_ns, now)
         top = PurePath(root)
-        for path in self._files:
+        for path, file in self._files.items():
+            if file.since > now:  # the clock has been set back
+                file.since = now
+                self._changed = True
             if path not in files and top in PurePath(path).parents:
                 self.gone(path)
 
@@ -240,9 +243,13 @@ class Arrivals:
 
     # -- what follows ------------------------------------------------------------------------
 
+    def due(self, now: float) -> bool:
+        """Whether anything has changed, or the time for something has come, since `settle`."""
+        return self._changed or (self._wake is not None and now >= self._wake)
+
     def settle(self, now: float) -> list[Report]:
         """The facts that are new, also put into `pending`."""
-        if not self._changed and (self._wake is None or now < self._wake):
+        if not self.due(now):
             return []
         self._changed, self._wake = False, None
         found: list[Fact] = list(self._rejections(now))

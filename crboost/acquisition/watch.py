@@ -99,6 +99,7 @@ class Watcher:
         self._notice = notice
         self._noticed: set[str] = set()
         self._state_file = state_file
+        self._unsaved = True
         self._lock = None if state_file is None else _lock(state_file)
         try:
             self._arrivals = _load(state_file, patience)
@@ -132,7 +133,7 @@ class Watcher:
     def look(self) -> tuple[Report, ...]:
         """Look at all files once; the reports that have not been acknowledged, saved before."""
         self._rescan()
-        self._settle()
+        self._settle(anyway=True)
         self._save()
         return tuple(self._arrivals.pending)
 
@@ -151,13 +152,14 @@ class Watcher:
         turns = self._turns_by_clock(stop) if self.polling else self._turns_by_events(stop)
         try:
             for rescanned in turns:
-                self._settle()
+                self._settle(anyway=rescanned)
                 pending = tuple(self._arrivals.pending)
-                if pending and time.time() >= pending[0].at + self.rhythm.batch_seconds:
+                # A report from the future: the clock has been set back.
+                if pending and not 0 <= time.time() - pending[0].at < self.rhythm.batch_seconds:
                     self._save()
                     yield pending
                     self.acknowledge(pending)
-                elif rescanned:
+                elif rescanned and self._unsaved:
                     self._save()
         finally:
             self._save()
@@ -243,12 +245,15 @@ class Watcher:
             else:
                 self._arrivals.scanned(str(root), found, now)
 
-    def _settle(self) -> None:
-        for path in self._arrivals.to_look_at(time.time()):
-            self._look_into(Path(path))
-        # What mdocs name is known only now.
-        for path in self._arrivals.to_look_at(time.time()):
-            self._look_into(Path(path))
+    def _settle(self, anyway: bool) -> None:
+        """Look into files and draw conclusions; `anyway`: try what could not be read again."""
+        if not (anyway or self._arrivals.due(time.time())):
+            return
+        self._unsaved = self._unsaved or self._arrivals.due(time.time())
+        # Twice: which movies matter is known when the mdocs have been read.
+        for _ in range(2):
+            for path in self._arrivals.to_look_at(time.time()):
+                self._look_into(Path(path))
         self._arrivals.settle(time.time())
 
     def _look_into(self, path: Path) -> None:
@@ -274,6 +279,7 @@ class Watcher:
         # Without the lock the file may be another watcher's by now.
         if self._state_file is not None and self._lock is not None:
             write_json(self._state_file, self._arrivals.to_json())
+            self._unsaved = False
 
     def _tell(self, text: str) -> None:
         """A notice, once."""

@@ -307,6 +307,31 @@ def test_a_clock_that_was_ahead_does_not_hold_up_a_series() -> None:
     assert disk.kinds() == ["SeriesComplete"]
 
 
+def test_a_clock_that_is_set_back_does_not_hold_up_a_series() -> None:
+    disk = Disk(now=1e9)
+    disk.mdoc("TS_01", "a.tif")
+    disk.movie("a.tif")
+    disk.now = 2000.0
+    present = {path: (size, mtime) for path, (size, mtime, _) in disk.files.items()}
+    disk.arrivals.scanned("/data", present, disk.now)
+    disk.wait(40)
+    assert disk.kinds() == ["SeriesComplete"]
+
+
+def test_a_movie_that_can_never_be_read_is_named_by_a_partial_series() -> None:
+    arrivals = Arrivals("ledger", PATIENCE)
+    arrivals.seen("/data/TS_01.mdoc", 1, 1, 0.0)
+    arrivals.looked("/data/TS_01.mdoc", 1, 1, MdocLook("x", "TS_01", ("a.tif",)))
+    arrivals.seen("/data/a.tif", 1, 1, 0.0)
+    assert arrivals.settle(199.0) == []
+    assert not arrivals.due(199.5)
+    assert arrivals.due(200.0)
+    assert arrivals.to_look_at(200.0) == ["/data/a.tif"]
+    (report,) = arrivals.settle(200.0)
+    assert isinstance(report.fact, SeriesPartial)
+    assert report.fact.reasons == ("movie a.tif: it could not be read",)
+
+
 def test_reports_stay_until_acknowledged_and_their_keys_are_unique() -> None:
     disk = Disk()
     for name in ("TS_01", "TS_02"):

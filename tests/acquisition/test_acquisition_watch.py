@@ -224,6 +224,22 @@ def test_a_burst_is_one_batch_that_comes_again_until_dealt_with(
         assert set(watcher.states().values()) == {SeriesState.COMPLETE}
 
 
+def test_new_directories_are_watched_from_their_first_file_on(
+    recorded: ExampleData, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    # The first scan finds nothing and the next one would be a minute later: events tell.
+    with Watcher([data], QUICK, rhythm=RHYTHM, method="events") as watcher:
+        writer = Thread(target=lambda: (time.sleep(0.5), copy_session(recorded, data / "a" / "b")))
+        writer.start()
+        batches = watch_until(watcher, lambda reports: len(reports) >= 4)
+        writer.join()
+    assert last([report for batch in batches for report in batch]) == {
+        series.name: "SeriesComplete" for series in recorded.series
+    }
+
+
 def test_looks_now_and_then_need_no_events(recorded: ExampleData, tmp_path: Path) -> None:
     data, state = tmp_path / "data", tmp_path / "state.json"
     data.mkdir()
