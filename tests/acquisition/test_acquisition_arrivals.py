@@ -422,7 +422,7 @@ def reference() -> dict[str, str]:
     return last_fingerprints(disk.facts)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.permutations(STEPS), pauses)
 def test_any_order_and_any_pauses_end_the_same(order: list[Step], waits: list[float]) -> None:
     disk = Disk()
@@ -437,7 +437,7 @@ def test_any_order_and_any_pauses_end_the_same(order: list[Step], waits: list[fl
     assert all(alternates(disk.facts, name) for name in FINAL)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.permutations(STEPS), pauses, st.sets(st.integers(0, len(STEPS) - 1)))
 def test_a_restart_between_any_two_events_tells_the_same_facts_once(
     order: list[Step], waits: list[float], restarts: set[int]
@@ -474,7 +474,7 @@ class Consumer:
         yield json.dumps(disk.arrivals.to_json())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.permutations(STEPS),
     pauses,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -38,16 +39,21 @@ ENOUGH_SECONDS = 15.0
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> ExampleData:
-    """Four small tilt series of three tilts, nothing missing."""
-    return make_example_data(
-        tmp_path_factory.mktemp("recorded"),
-        series=4,
-        size_px=128,
-        frames=2,
-        tilt_step_deg=60.0,
-        defects=False,
-        workers=1,
+    """Four small tilt series of three tilts, nothing missing: one simulated one, four times."""
+    directory = tmp_path_factory.mktemp("recorded")
+    made = make_example_data(
+        directory, series=1, size_px=128, frames=2, tilt_step_deg=60.0, defects=False, workers=1
     )
+    (first,) = made.series
+    series = [first]
+    for name in ("TS_02", "TS_03", "TS_04"):
+        mdoc = directory / f"{name}.mdoc"
+        mdoc.write_text(first.mdoc.read_text().replace(first.name, name))
+        movies = [path.with_name(path.name.replace(first.name, name)) for path in first.movies]
+        for source, copy in zip(first.movies, movies, strict=True):
+            copy.write_bytes(source.read_bytes())
+        series.append(replace(first, name=name, mdoc=mdoc, movies=tuple(movies)))
+    return replace(made, series=tuple(series))
 
 
 def movie(recorded: ExampleData, series: int, tilt: int) -> str:
@@ -176,7 +182,7 @@ def test_killed_again_and_again_nothing_is_lost_or_told_twice(
                 [sys.executable, "-c", WATCH, str(data), str(state), str(tilts)], stdout=stream
             )
             # Other instants each time; long enough for something to happen.
-            time.sleep(0.9 + 0.37 * (starts % 4))
+            time.sleep(0.8 + 0.31 * (starts % 4))
             process.send_signal(signal.SIGKILL)
             process.wait()
         for text in printed.read_text().splitlines():
