@@ -17,6 +17,8 @@ from crboost.files import write_text
 @pytest.fixture(scope="session")
 def site_sections(_slurm_answers: Any, relion_sif: Any) -> Sections:
     """RELION in its image, jobs to Slurm's partition `cpu`."""
+    if not _slurm_answers["accounting"]:
+        pytest.skip("the testbed has no accounting: python tests/testbed up --with-sacct")
     return {
         "python": sys.executable,
         "containers": {"executable": str(relion_sif.apptainer.command)},

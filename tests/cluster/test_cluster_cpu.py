@@ -21,6 +21,7 @@ from crboost.relion.star import read_star
 from crboost.results import read_results
 from crboost.run import runs
 from crboost.scheduler.submitted import scheduler_job_id
+from crboost.settings import load_settings
 
 pytestmark = [pytest.mark.relion, pytest.mark.slurm, pytest.mark.prefect, pytest.mark.slow]
 
@@ -50,6 +51,7 @@ class Chain:
     """The project after its run by one engine."""
 
     project: Project
+    site: Site
     result: dict[str, Any]
     engine: str
     image: Path | None
@@ -80,7 +82,7 @@ def run_chain(
     result = run_flow(project, site, "--jobs", ",".join(NODES))
     cpu = site.sections["tools"].get("cpu")
     assert slurm_jobs_below(directory) == []
-    return Chain(project, result, engine, Path(cpu["image"]) if cpu else None)
+    return Chain(project, site, result, engine, Path(cpu["image"]) if cpu else None)
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +188,23 @@ def test_a_missing_movie_is_said_and_does_no_harm(chain: Chain) -> None:
     final = read_results(chain.directory / JOBS[3])
     assert {name: one.metrics["tilts"] for name, one in final.items()} == {"TS_01": 11, "TS_02": 10}
     assert [Path(one).name for one in chain.result["pictures"]] == ["TS_01.png", "TS_02.png"]
+
+
+def test_a_project_made_by_one_engine_continues_under_the_other(
+    by_relion: Chain, by_embedded: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last here: it adds a job to both projects."""
+    for chain, other in ((by_relion, "embedded"), (by_embedded, "relion")):
+        chain.site.set(schemer=other)
+        monkeypatch.setenv("CRBOOST_SETTINGS", str(chain.site.file))
+        assert load_settings().engine == other
+        assert chain.project.plan(NODES, settings=load_settings()).is_empty
+        result = run_flow(chain.project, chain.site, "--jobs", ",".join(NODES),
+                          "--set", "jobs.tsReconstruct.dose_weight=false")  # fmt: skip
+        assert (result["code"], result["state"]) == (0, "completed"), (other, result)
+        assert result["jobs"] == {"tsReconstruct": "External/job005/"}
+        assert read_json(runs(chain.project)[-1].directory / "schemer.pid")["engine"] == other
+        inputs = read_ledger(chain.directory).inputs_of("External/job005/")
+        assert [one.name for one in inputs] == ["External/job003/aligned_tilt_series.star"]
+    ours, theirs = read_ledger(by_embedded.directory), read_ledger(by_relion.directory)
+    assert format_ledger(ours) == format_ledger(theirs)
