@@ -1,0 +1,59 @@
+"""`python -m flows.deploy`: work pool, queue and deployments on the server of `PREFECT_API_URL`.
+
+Doing it again changes nothing but what has changed in `deployments/prefect.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from crboost.resources import resource_directory
+
+POOL = "headnode"
+QUEUE = "headnode"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
+    parser.add_argument(
+        "--runs-at-once", type=int, metavar="N", help="flow runs at the same time, of all projects"
+    )
+    arguments = parser.parse_args(argv)
+    file = resource_directory("deployments") / "prefect.yaml"
+    make_pool_and_queue(arguments.runs_at_once)
+    command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    return subprocess.run([sys.executable, *command], check=False).returncode
+
+
+def make_pool_and_queue(runs_at_once: int | None) -> None:
+    """The work pool and queue, where they are missing; the limit only when one is given."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client:
+        pool = WorkPoolCreate(
+            name=POOL,
+            type="process",
+            description="Flow runs of crboost: they follow jobs, they compute nothing.",
+            base_job_template=ProcessWorker.get_default_base_job_template(),
+            concurrency_limit=runs_at_once,
+        )
+        try:
+            client.create_work_pool(pool)
+        except ObjectAlreadyExists:
+            if runs_at_once is not None:
+                client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=runs_at_once))
+        queues = client.request("POST", f"/work_pools/{POOL}/queues/filter", json={}).json()
+        if QUEUE not in [queue["name"] for queue in queues]:
+            body = {"name": QUEUE, "description": "crboost's runs"}
+            client.request("POST", f"/work_pools/{POOL}/queues", json=body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

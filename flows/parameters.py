@@ -1,0 +1,154 @@
+"""What a form may change in a project's parameters: every field optional, same bounds and help.
+
+The models are made from those of `crboost.parameters`; there is no second list of parameters.
+Prefect makes its forms of them, and its server refuses what they refuse before a run exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from crboost.catalogue import CATALOGUE
+from crboost.parameters import (
+    JOB_MODELS,
+    Acquisition,
+    Computing,
+    Microscope,
+    ParameterModel,
+    field_facts,
+)
+
+GROUPS: Mapping[str, type[ParameterModel]] = {
+    "microscope": Microscope,
+    "acquisition": Acquisition,
+    "computing": Computing,
+}
+
+
+class Changes(ParameterModel):
+    """A group of parameters of which any may be set; what is not set stays as it is."""
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema of a form: "or null" would double every field, for it can be left empty."""
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for position, (name, value) in enumerate(properties.items()):
+            properties[name] = {**_without_null(value), "position": position}
+        return made
+
+
+def _without_null(value: JsonSchemaValue) -> JsonSchemaValue:
+    plain = {key: part for key, part in value.items() if key not in ("anyOf", "default")}
+    kinds = [one for one in value.get("anyOf", ()) if one.get("type") != "null"]
+    if not kinds:
+        return plain
+    if len(kinds) > 1:
+        return {**plain, "anyOf": kinds}
+    if kinds[0].get("type") == "boolean":
+        # A switch that nobody touched looks like "no"; a list of choices can be empty.
+        return {"enum": [True, False], **plain}
+    if "prefixItems" in kinds[0]:
+        # Two numbers are typed faster than put together from two items of a list.
+        return {"type": "string", "pattern": "^ *[0-9]+ *[xX,] *[0-9]+ *$", **plain}
+    return {**kinds[0], **plain}
+
+
+def changes_to(model: type[ParameterModel], title: str) -> type[Changes]:
+    """A model with the fields of `model`, all of them optional, for a form."""
+    fields: dict[str, Any] = {
+        name: _optional(model, name, info)
+        for name, info in model.model_fields.items()
+        if len(field_facts(model, name).choices) != 1  # nothing to choose
+    }
+    made: type[Changes] = create_model(
+        f"{model.__name__}Changes", __base__=Changes, __doc__=model.__doc__, **fields
+    )
+    made.model_config["title"] = title
+    made.model_rebuild(force=True)
+    return made
+
+
+def _optional(model: type[ParameterModel], name: str, info: FieldInfo) -> tuple[Any, Any]:
+    facts = field_facts(model, name)
+    kind: Any = info.annotation
+    for constraint in info.metadata:
+        kind = Annotated[kind, constraint]
+    help_text = facts.description.replace("; None: ", "; where the project has none: ")
+    if facts.bounds:
+        help_text += f" {facts.bounds[0].upper()}{facts.bounds[1:]}."
+    if facts.default is not None:
+        help_text += f" Default: {_shown(facts.default)}."
+    return (
+        kind | None,
+        Field(
+            None,
+            title=f"{facts.title} ({facts.unit})" if facts.unit else facts.title,
+            description=help_text,
+        ),
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return "x".join(str(one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
+
+
+def parameter_changes(name: str, jobs: Sequence[str]) -> type[Changes]:
+    """The groups that a form shows: the project's, and one for each of `jobs`."""
+    job_groups = create_model(
+        f"{name}Jobs",
+        __base__=Changes,
+        **_groups({job: changes_to(JOB_MODELS[job], CATALOGUE[job].title) for job in jobs}),
+    )
+    groups = {group: changes_to(model, group.capitalize()) for group, model in GROUPS.items()}
+    return create_model(name, __base__=Changes, **_groups({**groups, "jobs": job_groups}))
+
+
+def _groups(models: Mapping[str, type[Changes]]) -> dict[str, Any]:
+    return {
+        name: (model | None, Field(None, title=str(model.model_config.get("title") or "Jobs")))
+        for name, model in models.items()
+    }
+
+
+def overrides_of(changes: Changes | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Dotted name to value, as `crboost run --set` gives them, of everything that is set."""
+    if changes is None:
+        return {}
+    values = changes.model_dump() if isinstance(changes, Changes) else dict(changes)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.update({f"{name}.{key}": one for key, one in overrides_of(value).items()})
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+PREPROCESS_JOBS = ("fsMotionAndCtf", "motionCorr", "ctfFind")
+RECONSTRUCT_JOBS = ("tsReconstruct", "reconstructTomograms")
+
+JobName = Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
+"""A job type, for a form's list of choices."""

@@ -1,0 +1,179 @@
+"""Deployments on a real server: made twice, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crboost.parameters import JOB_MODELS, ParameterModel, field_facts
+from flows.housekeeping import disk_of, disk_rows
+from flows.local_server import LocalServer
+from flows.parameters import GROUPS, changes_to, overrides_of, parameter_changes
+
+DEPLOYED = {
+    "process-project/headnode", "import/headnode", "preprocess/headnode", "align/headnode",
+    "reconstruct/headnode", "plan-project/headnode", "housekeeping/headnode",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server of its own, with the services that move runs on."""
+    server = LocalServer(tmp_path_factory.mktemp("prefect"))
+    for service in ("SCHEDULER", "FOREMAN"):
+        server.environment.pop(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", None)
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def deployed(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the second `python -m flows.deploy` printed."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for _ in range(2):
+        made = command(server, "-m", "flows.deploy", "--runs-at-once", "4", cwd=elsewhere)
+        assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout
+
+
+def command(
+    server: LocalServer, *argv: str, cwd: Path, timeout: float = 90
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv], cwd=cwd, env=server.environment, capture_output=True, text=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def post(server: LocalServer, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    user, _, secret = server.environment["PREFECT_API_AUTH_STRING"].partition(":")
+    deadline = time.monotonic() + 30
+    while True:
+        answer = httpx.post(f"{server.api_url}{path}", json=body, auth=(user, secret), timeout=30)
+        # SQLite is busy; every Prefect client asks again.
+        if answer.status_code != 503 or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.5)
+
+
+def deployments(server: LocalServer) -> dict[str, dict[str, Any]]:
+    flows = {one["id"]: one["name"] for one in post(server, "/flows/filter", {}).json()}
+    found = post(server, "/deployments/filter", {}).json()
+    return {f"{flows[one['flow_id']]}/{one['name']}": one for one in found}
+
+
+@pytest.mark.parametrize("model", [*GROUPS.values(), *JOB_MODELS.values()])
+def test_a_form_has_the_fields_bounds_and_choices_of_the_model(
+    model: type[ParameterModel],
+) -> None:
+    form = changes_to(model, "Title")
+    properties = form.model_json_schema()["properties"]
+    names = [name for name in model.model_fields if len(field_facts(model, name).choices) != 1]
+
+    assert list(properties) == names
+    for position, name in enumerate(names):
+        facts, shown = field_facts(model, name), properties[name]
+        assert shown["position"] == position
+        assert (shown.get("minimum"), shown.get("maximum")) == (facts.minimum, facts.maximum)
+        choices = (True, False) if facts.kind is bool else facts.choices
+        assert tuple(shown.get("enum", ())) == choices
+        assert facts.bounds.lower() in shown["description"].lower()
+        assert facts.unit is None or f"({facts.unit})" in shown["title"]
+        assert "default" not in shown and "anyOf" not in shown
+    assert form().model_dump() == {}
+
+
+def test_only_what_is_set_becomes_an_override() -> None:
+    form = parameter_changes("SomeChanges", ["tsAlignment"])
+
+    changes = form.model_validate(
+        {"microscope": {"pixel_size_angstrom": 2, "amplitude_contrast": None},
+         "jobs": {"tsAlignment": {"patch_x": 0}}}
+    )  # fmt: skip
+
+    assert overrides_of(changes) == {
+        "microscope.pixel_size_angstrom": 2.0,
+        "jobs.tsAlignment.patch_x": 0,
+    }
+    assert overrides_of(None) == {} == overrides_of(form())
+    assert overrides_of({"microscope.pixel_size_angstrom": 2}) == {
+        "microscope.pixel_size_angstrom": 2
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"microscope": {"pixel_size_angstrom": 0.1}},
+        {"microscope": {"pixel_size_angstrom": True}},
+        {"acquisition": {"detector_dimensions_px": "4096"}},
+        {"jobs": {"fsMotionAndCtf": {"c_range_min_max": "6:30"}}},
+        {"jobs": {"tsAlignment": {}}},
+    ],
+)
+def test_a_form_refuses_what_the_models_refuse(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        parameter_changes("SomeChanges", ["fsMotionAndCtf"]).model_validate(changes)
+
+
+def test_a_disk_is_reported_in_gb(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path)
+
+    (row,) = disk_rows([disk])
+
+    assert 0 <= disk.free <= disk.total
+    assert row["directory"] == str(tmp_path)
+    assert row["size GB"] == pytest.approx(disk.total / 1e9, abs=0.06)
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deployed: str) -> None:
+    found = deployments(server)
+
+    assert set(found) == DEPLOYED
+    assert all(one["enforce_parameter_schema"] for one in found.values())
+    assert {one["work_queue_name"] for one in found.values()} == {"headnode"}
+    assert all("crboost" in one["tags"] and one["description"] for one in found.values())
+    assert [one["active"] for one in found["housekeeping/headnode"]["schedules"]] == [False]
+    limits = {name: one["global_concurrency_limit"]["limit"] for name, one in found.items()}
+    assert limits["housekeeping/headnode"] == 1
+    assert limits["process-project/headnode"] == 8
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [
+        ({}, "project_dir"),
+        ({"project_dir": "relative"}, "relative"),
+        ({"project_dir": "/p", "jobs": ["fsMotionAndCTF"]}, "fsMotionAndCTF"),
+        ({"project_dir": "/p", "mode": "again"}, "again"),
+        ({"project_dir": "/p", "parameters": {"microscope": {"pixel_size_angstrom": 0.1}}}, "0.1"),
+        ({"project_dir": "/p", "parameters": {"microscope": {"pixel_size": 1}}}, "pixel_size"),
+        ({"project_dir": "/p", "parameters": {"jobs": {"tsAlignment": {"patch_x": 1.5}}}}, "1.5"),
+    ],
+)
+def test_the_server_refuses_before_a_run_exists(
+    server: LocalServer, deployed: str, parameters: dict[str, Any], word: str
+) -> None:
+    deployment = deployments(server)["process-project/headnode"]["id"]
+
+    answer = post(server, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
+
+    assert answer.status_code in (409, 422)
+    assert word in answer.text
+    assert post(server, "/flow_runs/count", {"deployments": {"id": {"any_": [deployment]}}}).json(
+    ) == 0  # fmt: skip
