@@ -299,7 +299,8 @@ def fill_submission_script(
         if f"qsub_extra{number}" in job.options:
             replacing[f"XXXextra{number}XXX"] = job.option(f"qsub_extra{number}")
     lines = []
-    for line in template.splitlines():
+    # splitlines() would also break at characters that a path may hold.
+    for line in template.removesuffix("\n").split("\n"):
         for placeholder, value in sorted(replacing.items()):
             line = line.replace(placeholder, value)
         if "XXXcommandXXX" in line:

@@ -400,6 +400,8 @@ def test_the_command_prints_what_happens(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "HOME": str(tmp_path)},
+        # A shell's background jobs, and all that they start, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     reaped.append(process)
     copy_session(recorded, data)
@@ -409,6 +411,6 @@ def test_the_command_prints_what_happens(
         ("series-complete", series.name) for series in recorded.series
     ]
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=10)
+    _, told = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "4 tilt series: TS_01 complete" in told

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from crboost.containers import Bind, wrap
@@ -150,6 +150,7 @@ def strings(path: Path) -> list[str]:
     return path.read_bytes().decode().split("\0")[:-1]
 
 
+@example(name="\x0c", arguments=[])
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=NAMES, arguments=ARGUMENTS)
 def test_relions_own_command_in_its_container(

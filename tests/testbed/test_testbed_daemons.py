@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     process = subprocess.Popen(["sleep", "61"])
     pid_file = tmp_path / "sleep.pid"
     pid_file.write_text(f"{process.pid}\n")
+    # For an instant after exec a process has no command line yet.
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        time.sleep(0.01)
     yield process, pid_file
     process.kill()
     process.wait()
