@@ -24,6 +24,7 @@ from crboost.files import write_json, write_text
 from crboost.job_directory import SCRIPTS
 from crboost.parameters import ProjectParameters, write_parameters
 from crboost.plan import Plan, PlannedJob
+from crboost.project import PARAMETERS_FILE
 from crboost.relion.job import Job, Submission, external_job, read_job, write_job
 from crboost.relion.markers import Marker
 from crboost.relion.scheme import (
@@ -34,14 +35,13 @@ from crboost.relion.scheme import (
     scheme_dir,
     write_scheme,
 )
+from crboost.tool_commands import SETTINGS_FILE
 from crboost.wanted import job_resources
 
 if TYPE_CHECKING:
     from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
-PARAMETERS_FILE = "project_params.json"
-SETTINGS_FILE = "settings.json"
 RESOURCES_FILE = "resources.json"
 PLAN_FILE = "plan.json"
 RECORD_FILE = "record.json"

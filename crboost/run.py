@@ -22,7 +22,6 @@ from crboost.generate import (
     PLAN_FILE,
     RECORD_FILE,
     RESOURCES_FILE,
-    SETTINGS_FILE,
     driver_path,
     generate,
     queue_options,
@@ -38,7 +37,7 @@ from crboost.job_directory import (
 )
 from crboost.parameters import ProjectParameters, job_type_of
 from crboost.plan import Plan
-from crboost.project import Project
+from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.markers import Marker, read_marker
@@ -239,9 +238,9 @@ class Run:
     def settings(self) -> Settings:
         """The installation as it was when the run was made."""
         from crboost.settings import Settings
+        from crboost.tool_commands import frozen_settings
 
-        path = self.directory / SETTINGS_FILE
-        return Settings.model_validate(read_json(path)) if path.is_file() else Settings()
+        return frozen_settings(self.directory / PARAMETERS_FILE) or Settings()
 
     def is_job_alive(self, directory: Path) -> bool:
         """Whether the job in this directory still runs, here or under the scheduler."""

@@ -16,6 +16,9 @@ from crboost.containers import (
 from crboost.files import read_json
 from crboost.settings import Settings
 
+#: The installation as a run froze it, beside the run's parameters.
+SETTINGS_FILE = "settings.json"
+
 
 class ToolCommands:
     """The commands of one job's tools on this machine.
@@ -73,5 +76,5 @@ class ToolCommands:
 
 def frozen_settings(snapshot: Path) -> Settings | None:
     """The installation as the run froze it beside the parameters."""
-    path = snapshot.parent / "settings.json"
+    path = snapshot.parent / SETTINGS_FILE
     return Settings.model_validate(read_json(path)) if path.is_file() else None
