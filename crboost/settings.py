@@ -1,4 +1,4 @@
-"""The installation: schemer, containers, tools and scheduler. One site, one file.
+"""The installation: schemer, containers, tools, scheduler, service. One site, one file.
 
 Read from, in this order: `CRBOOST_*` environment variables (`CRBOOST_TOOLS__RELION__IMAGE=...`),
 the TOML file that `CRBOOST_SETTINGS` names (else `~/.config/crboost/settings.toml`), defaults.
@@ -8,6 +8,7 @@ The defaults need nothing but Python. `examples/settings.toml` shows every field
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import shutil
@@ -34,6 +35,9 @@ from pydantic_settings import (
 )
 
 from crboost.errors import CrboostError, FileFormatError, ParameterError
+
+#: Fields whose value is not shown when it is wrong.
+_SECRETS = ("database_url",)
 
 EngineName = Literal["embedded", "relion"]
 SchedulerKind = Literal["local", "slurm", "pbs", "sge", "lsf"]
@@ -273,6 +277,81 @@ class RelionSettings(_Group):
     )
 
 
+def default_service_directory() -> Path:
+    """`crboost` in `$XDG_STATE_HOME`, or in `~/.local/state`."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "crboost"
+
+
+class ServiceSettings(_Group):
+    """What `crboost up` keeps running on a headnode: Prefect's server, a worker, the watcher."""
+
+    directory: Path = Field(
+        default_factory=default_service_directory,
+        description="State of the service (database, password, logs, sessions), absolute path on a "
+        "local disk. Default: ~/.local/state/crboost.",
+    )
+    host: str = Field(
+        default="127.0.0.1", description="Address that the server listens on; 0.0.0.0: all."
+    )
+    port: int = Field(default=4200, ge=1, le=65535, description="Port of server and web page.")
+    auth: bool = Field(
+        default=True, description="Ask for a login, which is made when the service first starts."
+    )
+    database_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="postgresql+asyncpg://user:password@host/database. Default: SQLite, in the "
+        "directory.",
+    )
+    runs_at_once: int = Field(
+        default=8, ge=1, description="Flow runs at the same time, of all projects together."
+    )
+    restart_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=300,
+        description="Pause before what has died is started again; doubled each time it dies "
+        "early, up to a minute.",
+    )
+    presets: Path | None = Field(
+        default=None, description="Directory with the site's own session presets, absolute path."
+    )
+
+    @field_validator("directory", "presets")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        if not value.expanduser().is_absolute():
+            raise ValueError("must be an absolute path")
+        return value.expanduser()
+
+    @field_validator("database_url")
+    @classmethod
+    def _asynchronous(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("postgresql+asyncpg://"):
+            raise ValueError("must begin with postgresql+asyncpg://; leave it out for SQLite")
+        return value
+
+    @model_validator(mode="after")
+    def _closed(self) -> ServiceSettings:
+        if not self.auth and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} without a login would let anybody run jobs: auth = true, or "
+                "host = 127.0.0.1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Settings(BaseSettings):
     """What this installation uses to run jobs."""
 
@@ -295,6 +374,8 @@ class Settings(BaseSettings):
     )
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     relion: RelionSettings = Field(default_factory=RelionSettings)
+    # Not for runs, whose settings are frozen into the project for others to read.
+    service: ServiceSettings = Field(default_factory=ServiceSettings, exclude=True)
 
     @field_validator("tools")
     @classmethod
@@ -394,7 +475,8 @@ def _problem(error: Any) -> str:
     )
     where = f"environment variable {variable}" if variable else str(settings_file())
     given = error.get("input")
-    value = "" if isinstance(given, Mapping) else f" = {given!r}"
+    hidden = isinstance(given, Mapping) or bool(set(location) & set(_SECRETS))
+    value = "" if hidden else f" = {given!r}"
     if error["type"] == "extra_forbidden":
         return f"{where}: {'.'.join(location)}: there is no such setting"
     message = str(error["msg"]).removeprefix("Value error, ")

@@ -82,6 +82,7 @@ def test_every_field_of_the_example_is_right(site: Path, tmp_path: Path) -> None
     assert settings.scheduler.jobs["fsMotionAndCtf"].constraint == "a100"
     assert settings.scheduler.defaults.site == {"account": "cryoem"}
     assert settings.relion.client_binds is not None
+    assert settings.service.presets is not None
 
 
 class TestErrors:
@@ -119,6 +120,10 @@ class TestErrors:
             ('[scheduler]\nsetup = ["a\\nb"]', "one line each"),
             ("[containers]\nenvironment = ['A B']", "not the name of an environment variable"),
             ("schemer = 'relion'", "no tools.relion"),
+            ("[service]\ndirectory = 'here'", "service.directory = 'here': must be an absolute"),
+            ("[service]\nport = 99999", "service.port = 99999"),
+            ("[service]\nauth = false\nhost = '0.0.0.0'", "host 0.0.0.0 without a login"),
+            ("[service]\nauth = false\nhost = 'headnode'", "host headnode without a login"),
         ],
     )
     def test_what_is_wrong(self, site: Path, text: str, words: str) -> None:
@@ -126,6 +131,12 @@ class TestErrors:
         with pytest.raises(CrboostError) as told:
             load_settings()
         assert words in str(told.value)
+
+    def test_a_password_is_not_shown(self, site: Path) -> None:
+        site.write_text('[service]\ndatabase_url = "postgresql://me:secret@db/prefect"\n')
+        with pytest.raises(ParameterError, match=r"must begin with postgresql\+asyncpg") as told:
+            load_settings()
+        assert "secret" not in str(told.value)
 
     def test_not_toml(self, site: Path) -> None:
         site.write_text("[scheduler]\nkind = slurm\n")
@@ -169,3 +180,29 @@ def test_a_settings_file_that_is_named_must_be_there(
     monkeypatch.setenv("CRBOOST_SETTINGS", str(tmp_path / "gone.toml"))
     with pytest.raises(CrboostError, match=r"gone\.toml: no such file"):
         load_settings()
+
+
+class TestService:
+    def test_its_directory_follows_the_user(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+        assert load_settings().service.directory == tmp_path / ".local/state/crboost"
+        monkeypatch.setenv("XDG_STATE_HOME", "/state")
+        assert load_settings().service.directory == Path("/state/crboost")
+        monkeypatch.setenv("CRBOOST_SERVICE__DIRECTORY", "~/service")
+        assert load_settings().service.directory == tmp_path / "service"
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.1.1", "::1", "localhost"])
+    def test_this_machine_needs_no_login(self, site: Path, host: str) -> None:
+        site.write_text(f"[service]\nauth = false\nhost = '{host}'\n")
+        assert not load_settings().service.auth
+
+    def test_it_is_not_frozen_with_a_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A database's password does not belong into a project."""
+        url = "postgresql+asyncpg://me:secret@db/prefect"
+        monkeypatch.setenv("CRBOOST_SERVICE__DATABASE_URL", url)
+        settings = load_settings()
+        assert settings.service.database_url == url
+        assert "secret" not in settings.model_dump_json() + repr(settings)
