@@ -1,4 +1,7 @@
-"""Running one tool command: live output, its last words kept, no orphans."""
+"""Running one tool command: live output, its last words kept, no orphans.
+
+Also, for whoever starts a process that must not outlive it: `dying_with_us`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ TAIL_LINES = 30
 #: How long the last words of an ended command are waited for.
 READER_S = 5.0
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Runner:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=dying_with_us(),
             )
             self._running.add(process)
         tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -122,6 +125,23 @@ class Runner:
                     continue
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: ask Linux for SIGTERM when the parent is gone."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def dying_with_us(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends the child a signal when we are gone, however we go.
+
+    To be called by the thread that starts the child, and that thread must live as long as the
+    child may: Linux takes the end of the thread for the end of the parent.
+    """
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork, where no other thread holds a lock
+    parent = os.getpid()
+    return lambda: _end_with(parent, number, prctl)
+
+
+def end_with(parent: int, number: signal.Signals) -> None:
+    """In a child: have the kernel send us a signal when process `parent` is gone."""
+    _end_with(parent, number, ctypes.CDLL(None).prctl)
+
+
+def _end_with(parent: int, number: signal.Signals, prctl: Callable[..., int]) -> None:
+    prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import hashlib
 import http.client
 import importlib.resources
@@ -24,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+
+from crboost.process import dying_with_us
 
 SCHEMA = "prefect_schema.sql"
 
@@ -204,7 +205,7 @@ class LocalServer:
                 # Ctrl-C in a terminal reaches the whole process group: the server must live
                 # until the flow has told it how the run ended.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=dying_with_us(),
             )
 
     def wait(self, timeout_seconds: float = 120.0) -> None:
@@ -261,17 +262,3 @@ def _is_healthy(port: int, secret: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """A `preexec_fn` that has the kernel end the child when this process dies, however it dies."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-    set_parent_death_signal = 1
-
-    def prepare() -> None:
-        libc.prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
+
+from crboost.process import end_with
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -41,20 +42,11 @@ def run_tasks(
     pool = ProcessPoolExecutor(
         min(workers, len(numbered)),
         mp_context=context,
-        initializer=_end_with_parent,
-        initargs=(os.getpid(),),
+        # Nobody else would ever tell a worker that the pool's process was killed.
+        initializer=end_with,
+        initargs=(os.getpid(), signal.SIGKILL),
     )
     with pool:
         futures = {pool.submit(function, task): index for index, task in enumerate(numbered)}
         for future in as_completed(futures):
             yield futures[future], future.result()
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent(parent: int) -> None:
-    """In a worker: end when the pool's process is killed; nobody else would ever tell it to."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from crboost.errors import SchemerError
+from crboost.process import dying_with_us
 from crboost.relion.schemer import verbs
 from crboost.relion.schemer.walker import Walker, WalkerOptions
-
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Engine(Protocol):
@@ -136,7 +133,8 @@ class RelionEngine:
                 cwd=project_dir,
                 env=dict(self.environ),
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,
+                # Without its holder it would be a writer that nobody knows of (its jobs go on).
+                preexec_fn=dying_with_us(),
             )
         except OSError as error:
             raise SchemerError(
@@ -160,8 +158,3 @@ class RelionEngine:
     def abort(self, project_dir: Path, scheme_name: str) -> None:
         """See `Engine`; touches the same files as `relion_schemer --abort`."""
         verbs.abort(project_dir, scheme_name)
-
-
-def _die_with_parent() -> None:
-    """A schemer without its holder would be a writer that nobody knows of (its jobs go on)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
