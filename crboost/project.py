@@ -7,6 +7,7 @@ copied and never written to.
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,8 +22,10 @@ from crboost.parameters import (
     read_parameters,
     write_parameters,
 )
+from crboost.parameters.origin import plain
 from crboost.past_jobs import past_job
 from crboost.plan import Mode, Plan, plan
+from crboost.raw_data import FRAMES, MDOCS, make_link
 from crboost.relion.ledger import (
     LEDGER_FILE,
     Ledger,
@@ -34,12 +37,18 @@ from crboost.tilt_name import plain_name
 from crboost.wanted import left_out, wanted_job
 
 if TYPE_CHECKING:
+    from crboost.acquisition.collect import ParameterFinding
+    from crboost.presets import Preset
     from crboost.settings import Settings
 
 PARAMETERS_FILE = "project_params.json"
-FRAMES = "frames"
-MDOCS = "mdoc"
 STATE = ".crboost"
+
+#: Values of a parameter are the same that differ by less than this part of them.
+SAME_VALUE = 0.005
+
+#: Mdocs and movies.
+_RawData = tuple[list[Path], list[Path]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class Project:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Whether there is a project at `path`."""
+        return (Path(path).expanduser() / PARAMETERS_FILE).is_file()
 
     @classmethod
     def open(cls, path: Path | str) -> Project:
@@ -103,14 +117,7 @@ class Project:
         from crboost.acquisition.collect import collect
         from crboost.acquisition.movies import find_movies
 
-        directory = Path(path).expanduser().absolute()
-        if (directory / PARAMETERS_FILE).exists():
-            raise ProjectError(
-                f"{directory} already holds a project",
-                hint="open it (`crboost status`), or choose another directory",
-            )
-        if directory.exists() and not directory.is_dir():
-            raise ProjectError(f"{directory} is a file", hint="choose another directory")
+        directory = _new_directory(path)
         movie_files = [one.absolute() for one in find_movies(movies)]
         mdoc_files = _matching(mdocs)
         for what, files, patterns in (
@@ -122,8 +129,7 @@ class Project:
                     f"no {what} fits {' '.join(map(str, patterns)) or 'an empty pattern'}",
                     hint="quote patterns, and check the path",
                 )
-        if gain is not None and not gain.is_file():
-            raise ProjectError(f"gain reference {gain}: no such file")
+        _check_gain(gain)
         session = collect(mdoc_files, movie_files, gain.absolute() if gain else None)
         if not session.series:
             reasons = "; ".join(f"{one.path.name}: {one.reason}" for one in session.skipped[:5])
@@ -141,16 +147,8 @@ class Project:
             detail="crboost init",
         )
         warnings = [*session.warnings]
-        for found in session.findings:
-            if found.path == "acquisition.gain_reference_path":
-                continue  # it follows data.gain_reference
-            try:
-                parameters = parameters.with_values(
-                    {found.path: found.value}, source="mdoc", detail=found.detail
-                )
-            except ParameterError as error:  # one odd mdoc value must not stop the import
-                warnings.append(f"{found.detail}: not taken: {error}")
-        warnings += parameters.warnings()
+        parameters, doubts = with_found_values(parameters, session.findings)
+        warnings += [*doubts, *parameters.warnings()]
         project = cls(directory)
         project._lay_out()
         project._link(
@@ -161,6 +159,51 @@ class Project:
         return Created(
             project, tuple(one.name for one in session.series), tuple(dict.fromkeys(warnings))
         )
+
+    @classmethod
+    def create_empty(
+        cls,
+        path: Path | str,
+        *,
+        watch: Sequence[Path],
+        gain: Path | None = None,
+        name: str | None = None,
+        preset: Preset | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> Project:
+        """Make a project for data that are still to come.
+
+        What arrives is linked by `crboost.acquisition.intake`, series by series; so there are no
+        patterns of movies and mdocs in it.
+
+        Args:
+            path: the new directory, as in `create`.
+            watch: the directories where data will arrive; the project must not lie in one.
+            gain: gain reference.
+            name: what people call the project; default: the directory's name.
+            preset: parameters of the microscope.
+            values: parameters of the user, dotted name to value; they win over the preset.
+
+        Raises:
+            ProjectError: there is a project already, or it would lie where data arrive.
+            ParameterError: a value is not allowed. Then nothing has been made.
+        """
+        directory = _new_directory(path)
+        check_apart(directory, watch)
+        _check_gain(gain)
+        parameters = ProjectParameters.new(name or directory.name, datetime.now(UTC))
+        if gain is not None:
+            parameters = parameters.with_values(
+                {"data.gain_reference": str(gain.absolute())}, detail="crboost session start"
+            )
+        if preset is not None:
+            parameters = preset.applied_to(parameters)
+        if values:
+            parameters = parameters.with_values(values, detail="crboost session start")
+        project = cls(directory)
+        project._lay_out()
+        write_parameters(directory / PARAMETERS_FILE, parameters)
+        return project
 
     @property
     def name(self) -> str:
@@ -187,6 +230,32 @@ class Project:
             changed = self.parameters().with_values(changes, source="user", detail=detail)
             write_parameters(self.directory / PARAMETERS_FILE, changed)
 
+    def apply_preset(self, preset: Preset) -> list[str]:
+        """Take the preset's values where the user has set none; names of those not taken.
+
+        Raises:
+            ParameterError: a value is not allowed; nothing is changed then.
+        """
+        with locked(self.directory / STATE / "parameters.lock"):
+            parameters = self.parameters()
+            write_parameters(self.directory / PARAMETERS_FILE, preset.applied_to(parameters))
+        return preset.overruled(parameters)
+
+    def add_found_values(self, found: Iterable[ParameterFinding]) -> list[str]:
+        """Take values that mdocs tell, where nobody has chosen one; what was not taken, in words.
+
+        Only of use before the first tilt series is there: later ones do not change parameters.
+        """
+        with locked(self.directory / STATE / "parameters.lock"):
+            parameters, warnings = with_found_values(self.parameters(), found)
+            write_parameters(self.directory / PARAMETERS_FILE, parameters)
+        return warnings
+
+    def contradictions(self, found: Iterable[ParameterFinding]) -> list[str]:
+        """Values that data tell and that are not those of the parameters, in words."""
+        parameters = self.parameters()
+        return [text for one in found for text in _contradiction(parameters, one)]
+
     def snapshot_parameters(self, overrides: Mapping[str, Any] | None = None) -> ProjectParameters:
         """Parameters for a run: those on disk with `overrides` made, kept on disk.
 
@@ -200,15 +269,12 @@ class Project:
     # --- data ------------------------------------------------------------------------------
 
     def new_data(self) -> list[Path]:
-        """Mdocs and movies that fit the project's patterns and are not linked yet."""
-        from crboost.acquisition.movies import find_movies
+        """Mdocs and movies that fit the project's patterns and are not linked yet.
 
-        data = self.parameters().data
-        linked = {
-            path.name for folder in (MDOCS, FRAMES) for path in (self.directory / folder).glob("*")
-        }
-        found = [*_matching(data.mdocs), *(path.absolute() for path in find_movies(data.movies))]
-        return [path for path in found if plain_name(path.name) not in linked]
+        None while a session is at work: what has arrived is then for the watcher to say.
+        """
+        mdocs, movies = self._unlinked_and_all()[0]
+        return [*mdocs, *movies]
 
     def link_new_data(self) -> list[str]:
         """Link what came since the project was made; the names of the links.
@@ -216,16 +282,33 @@ class Project:
         Movies that no tilt series names are left alone.
         """
         from crboost.acquisition.collect import collect
-        from crboost.acquisition.movies import find_movies
 
-        if not self.new_data():
+        new, (mdocs, movies) = self._unlinked_and_all()
+        if not any(new):
             return []
-        data = self.parameters().data
-        session = collect(_matching(data.mdocs), [p.absolute() for p in find_movies(data.movies)])
+        session = collect(mdocs, movies)
         return self._link(
             [path for one in session.series for path in one.movies.values()],
             [one.acquisition.mdoc_path for one in session.series],
         )
+
+    def _unlinked_and_all(self) -> tuple[_RawData, _RawData]:
+        """What fits the patterns: what is not linked yet, and all of it."""
+        from crboost.acquisition.movies import find_movies
+        from crboost.session import read_session
+
+        session = read_session(self)
+        if session is not None and session.active:
+            return ([], []), ([], [])
+        data = self.parameters().data
+        linked = {
+            path.name for folder in (MDOCS, FRAMES) for path in (self.directory / folder).glob("*")
+        }
+        every = _matching(data.mdocs), [path.absolute() for path in find_movies(data.movies)]
+        mdocs, movies = (
+            [path for path in found if plain_name(path.name) not in linked] for found in every
+        )
+        return (mdocs, movies), every
 
     def _lay_out(self) -> None:
         for name in (FRAMES, MDOCS, "Schemes", "qsub", STATE):
@@ -245,22 +328,12 @@ class Project:
         Raises:
             ProjectError: two files would get the same name.
         """
-        made = []
-        for folder, paths in ((FRAMES, movies), (MDOCS, mdocs)):
-            for path in paths:
-                link = self.directory / folder / plain_name(path.name)
-                target = path.absolute()
-                if link.is_symlink() or link.exists():
-                    if not link.exists() or not link.samefile(target):
-                        raise ProjectError(
-                            f"{link} is {link.readlink() if link.is_symlink() else 'a file'}, "
-                            f"and {target} would get the same name",
-                            hint="rename one of them, or make two projects",
-                        )
-                    continue
-                link.symlink_to(target)
-                made.append(link.name)
-        return made
+        return [
+            plain_name(path.name)
+            for folder, paths in ((FRAMES, movies), (MDOCS, mdocs))
+            for path in paths
+            if make_link(self.directory / folder, path)
+        ]
 
     # --- history ---------------------------------------------------------------------------
 
@@ -353,6 +426,88 @@ class Project:
                             hint="paths are relative to the project directory",
                         )
         return made
+
+
+def with_found_values(
+    parameters: ProjectParameters, found: Iterable[ParameterFinding]
+) -> tuple[ProjectParameters, list[str]]:
+    """Parameters with the values that mdocs tell, and warnings of those that were not taken.
+
+    A value that a user or a preset has chosen stays.
+    """
+    warnings: list[str] = []
+    for one in found:
+        if one.path == "acquisition.gain_reference_path":
+            continue  # it follows data.gain_reference
+        try:
+            if parameters.origin(one.path).is_chosen:
+                warnings += _contradiction(parameters, one)
+                continue
+            parameters = parameters.with_values(
+                {one.path: one.value}, source="mdoc", detail=one.detail
+            )
+        except ParameterError as error:  # one odd mdoc value must not stop the import
+            warnings.append(f"{one.detail}: not taken: {error}")
+    return parameters, warnings
+
+
+def _contradiction(parameters: ProjectParameters, found: ParameterFinding) -> list[str]:
+    """A word on a value that the data do not agree with."""
+    chosen = parameters.value(found.path)
+    if isinstance(chosen, str):  # names: a camera's is only guessed
+        return []
+    if isinstance(chosen, float) and isinstance(found.value, int | float):
+        same = math.isclose(chosen, found.value, rel_tol=SAME_VALUE)
+    else:
+        same = plain(chosen) == plain(found.value)
+    if same:
+        return []
+    return [
+        f"{found.path} stays {chosen} ({parameters.origin(found.path)}), but {found.detail} says "
+        f"{found.value}"
+    ]
+
+
+def _new_directory(path: Path | str) -> Path:
+    """Where a new project will be.
+
+    Raises:
+        ProjectError: there is one already, or a file.
+    """
+    directory = Path(path).expanduser().absolute()
+    if (directory / PARAMETERS_FILE).exists():
+        raise ProjectError(
+            f"{directory} already holds a project",
+            hint="open it (`crboost status`), or choose another directory",
+        )
+    if directory.exists() and not directory.is_dir():
+        raise ProjectError(f"{directory} is a file", hint="choose another directory")
+    return directory
+
+
+def _check_gain(gain: Path | None) -> None:
+    if gain is not None and not gain.is_file():
+        raise ProjectError(f"gain reference {gain}: no such file")
+
+
+def check_apart(project: Path, watch: Sequence[Path]) -> None:
+    """A project's own movies and tomograms must not look like new data.
+
+    Raises:
+        ProjectError: a watched directory is none, or it and the project lie in each other.
+    """
+    own = project.resolve()
+    for directory in watch:
+        watched = directory.expanduser().resolve()
+        if not watched.is_dir():
+            raise ProjectError(
+                f"{directory} is not a directory", hint="it must exist before it can be watched"
+            )
+        if own == watched or watched in own.parents or own in watched.parents:
+            raise ProjectError(
+                f"the project {project} and the watched directory {directory} lie in each other",
+                hint="put the project elsewhere: raw data are linked, not copied",
+            )
 
 
 def _matching(patterns: Iterable[str]) -> list[Path]:

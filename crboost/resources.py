@@ -8,7 +8,7 @@ from crboost.errors import CrboostError
 
 
 def resource_directory(name: str) -> Path:
-    """The directory `qsub`, `deployments` or `examples`, installed or in a checkout.
+    """The directory `qsub`, `deployments`, `presets` or `examples`, installed or in a checkout.
 
     Raises:
         CrboostError: the installation lacks it.

@@ -91,7 +91,7 @@ def job_resources(
     set_by_user = {
         name
         for name in type(computing).model_fields
-        if effective.origin(f"computing.{name}").source == "user"
+        if effective.origin(f"computing.{name}").is_chosen
     }
     return resources_for(
         job_type.name,

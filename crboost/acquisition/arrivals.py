@@ -427,8 +427,8 @@ class Arrivals:
             _told_before(candidates, self._told.get(name)) for name, candidates in named.items()
         ]
 
-    def _movie_index(self) -> _MovieIndex:
-        return _MovieIndex(
+    def _movie_index(self) -> MovieCandidates:
+        return MovieCandidates(
             path for path, file in self._files.items() if file.present and not is_mdoc(path)
         )
 
@@ -508,7 +508,7 @@ class Arrivals:
         return arrivals
 
 
-class _MovieIndex:
+class MovieCandidates:
     """Which files a movie's name may mean, as `MovieIndex` has it, but with all candidates."""
 
     def __init__(self, paths: Iterable[str]) -> None:
@@ -522,6 +522,7 @@ class _MovieIndex:
             self._stems.setdefault(_stem(name), []).append(path)
 
     def candidates(self, movie: str) -> list[str]:
+        """Paths of the files that a movie's name may mean, sorted; the nearest kind of match."""
         return (
             self._exact.get(movie)
             or self._folded.get(movie.casefold())

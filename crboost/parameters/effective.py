@@ -58,9 +58,7 @@ class EffectiveParameters:
         own = self.job.model_dump(mode="json")
         values = {name: own[name] for name in own if not field_facts(model, name).resource}
         values |= {path: plain(self.value(path)) for path in sorted(model.uses)}
-        users = (
-            path for path in sorted(model.yields_to_mdoc) if self.origin(path).source == "user"
-        )
+        users = (path for path in sorted(model.yields_to_mdoc) if self.origin(path).is_chosen)
         return values | {f"{path} set by the user": True for path in users}
 
     def value(self, path: str) -> Any:
@@ -78,9 +76,10 @@ class EffectiveParameters:
             return own
         origins = [self.project.origin(each) for each in follows]
         source: Source = "default"
-        for each in ("mdoc", "user"):
+        weights: tuple[Source, ...] = ("mdoc", "preset", "user")
+        for each in weights:
             if any(origin.source == each for origin in origins):
-                source = "user" if each == "user" else "mdoc"
+                source = each
         told = [
             f"{each} ({origin})" if origin.source != "default" else each
             for each, origin in zip(follows, origins, strict=True)

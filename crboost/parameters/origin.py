@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Source = Literal["default", "mdoc", "user"]
+Source = Literal["default", "mdoc", "preset", "user"]
 
 BY_HAND = "edited in the file"
 
@@ -23,6 +23,11 @@ class Origin(BaseModel):
     source: Source
     detail: str = ""
     value: Any = None
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a person chose the value, as a user or for a preset: no mdoc overrules it."""
+        return self.source in ("preset", "user")
 
     def __str__(self) -> str:
         return f"{self.source} ({self.detail})" if self.detail else self.source

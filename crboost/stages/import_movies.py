@@ -19,14 +19,12 @@ from crboost.builders.step import Step
 from crboost.errors import CrboostError
 from crboost.parameters import EffectiveParameters
 from crboost.parameters import ImportMovies as Parameters
+from crboost.raw_data import FRAMES, MDOCS
 from crboost.results import fingerprint_of
 from crboost.stages.base import Context, SeriesInput
 from crboost.tilt_name import plain_name
 from crboost.translate.acquisition import import_output
 from crboost.translate.output import SeriesOutput
-
-FRAMES = "frames"
-MDOCS = "mdoc"
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def import_output(
 ) -> SeriesOutput:
     """The import tables of one tilt series.
 
-    A value that the user set wins over the mdoc; a value that came from the mdocs, or that
-    nobody set, is taken from this series' own mdoc where it has one.
+    A value that the user or a preset set wins over the mdoc; a value that came from the mdocs, or
+    that nobody set, is taken from this series' own mdoc where it has one.
 
     Args:
         name: the tilt series.
@@ -93,8 +93,8 @@ def _problem(tilt: TiltAcquisition, movies: Mapping[str, MovieFile]) -> str | No
 
 
 def _tilt_axis(series: TiltSeriesAcquisition, parameters: EffectiveParameters) -> float:
-    set_by_user = parameters.origin("acquisition.tilt_axis_degrees").source == "user"
-    if set_by_user or series.tilt_axis_deg is None:
+    chosen = parameters.origin("acquisition.tilt_axis_degrees").is_chosen
+    if chosen or series.tilt_axis_deg is None:
         return parameters.acquisition.tilt_axis_degrees
     return series.tilt_axis_deg
 
@@ -102,8 +102,8 @@ def _tilt_axis(series: TiltSeriesAcquisition, parameters: EffectiveParameters) -
 def _pre_exposure(tilt: TiltAcquisition, order: int, parameters: EffectiveParameters) -> float:
     """Dose before this tilt in e/Å²; the first one has seen none."""
     acquisition = parameters.acquisition
-    set_by_user = parameters.origin("acquisition.dose_per_tilt_e_per_a2").source == "user"
-    if set_by_user or tilt.pre_exposure_e_per_a2 is None:
+    chosen = parameters.origin("acquisition.dose_per_tilt_e_per_a2").is_chosen
+    if chosen or tilt.pre_exposure_e_per_a2 is None:
         dose = order * acquisition.dose_per_tilt_e_per_a2
     else:
         dose = tilt.pre_exposure_e_per_a2
