@@ -75,9 +75,7 @@ def _without_null(value: JsonSchemaValue) -> JsonSchemaValue:
 def changes_to(model: type[ParameterModel], title: str) -> type[Changes]:
     """A model with the fields of `model`, all of them optional, for a form."""
     fields: dict[str, Any] = {
-        name: _optional(model, name, info)
-        for name, info in model.model_fields.items()
-        if len(field_facts(model, name).choices) != 1  # nothing to choose
+        name: _optional(model, name, model.model_fields[name]) for name in form_fields(model)
     }
     made: type[Changes] = create_model(
         f"{model.__name__}Changes", __base__=Changes, __doc__=model.__doc__, **fields
@@ -87,14 +85,33 @@ def changes_to(model: type[ParameterModel], title: str) -> type[Changes]:
     return made
 
 
+def form_fields(model: type[ParameterModel]) -> list[str]:
+    """The fields of `model` that a form shows, in its order: first what is special to the model.
+
+    Left out is what has only one choice, and what none of the tools that can be chosen uses.
+    """
+    general = {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", ())}
+    special = [name for name in model.model_fields if name not in general]
+    ordered = [*special, *(name for name in model.model_fields if name in general)]
+    shown = {name: field_facts(model, name) for name in ordered}
+    tools = set(shown["tool"].choices) if "tool" in shown else set()
+    return [
+        name
+        for name, facts in shown.items()
+        if len(facts.choices) != 1 and (not facts.tools or tools & set(facts.tools))
+    ]
+
+
 def _optional(model: type[ParameterModel], name: str, info: FieldInfo) -> tuple[Any, Any]:
     facts = field_facts(model, name)
     kind: Any = info.annotation
     for constraint in info.metadata:
         kind = Annotated[kind, constraint]
-    help_text = facts.description.replace("; None: ", "; where the project has none: ")
+    help_text = facts.description.replace("; None: ", "; if it was never set: ")
     if facts.bounds:
         help_text += f" {facts.bounds[0].upper()}{facts.bounds[1:]}."
+    if facts.tools and len(field_facts(model, "tool").choices) > 1:
+        help_text += f" Only with {' and '.join(facts.tools)}."
     if facts.default is not None:
         help_text += f" Default: {_shown(facts.default)}."
     return (
@@ -122,13 +139,17 @@ def parameter_changes(name: str, jobs: Sequence[str]) -> type[Changes]:
         __base__=Changes,
         **_groups({job: changes_to(JOB_MODELS[job], CATALOGUE[job].title) for job in jobs}),
     )
+    job_groups.model_config["title"] = "Job parameters"
     groups = {group: changes_to(model, group.capitalize()) for group, model in GROUPS.items()}
-    return create_model(name, __base__=Changes, **_groups({**groups, "jobs": job_groups}))
+    # What a site sets once comes last.
+    computing = groups.pop("computing")
+    ordered = {**groups, "jobs": job_groups, "computing": computing}
+    return create_model(name, __base__=Changes, **_groups(ordered))
 
 
 def _groups(models: Mapping[str, type[Changes]]) -> dict[str, Any]:
     return {
-        name: (model | None, Field(None, title=str(model.model_config.get("title") or "Jobs")))
+        name: (model | None, Field(None, title=str(model.model_config["title"])))
         for name, model in models.items()
     }
 

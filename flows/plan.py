@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -11,18 +11,18 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from crboost.errors import CrboostError
-from flows.parameters import JobName, overrides_of
+from flows.parameters import overrides_of
 from flows.process import UP_TO_DATE
-from flows.service import ProcessChanges, ProjectDirectory, RunMode
+from flows.service import TO_CHANGE, Jobs, ProcessChanges, ProjectDirectory, RunMode
 from flows.tasks.keys import artifact_key
 
 
 @flow(name="plan-project", flow_run_name="{project_dir}", persist_result=False)
 def plan_project(
     project_dir: ProjectDirectory,
-    jobs: list[JobName] = [],  # noqa: B006
+    jobs: Jobs = [],  # noqa: B006
     mode: RunMode = "new",
-    parameters: ProcessChanges = ProcessChanges(),  # noqa: B008
+    parameters: Annotated[ProcessChanges, TO_CHANGE] = ProcessChanges(),  # noqa: B008
 ) -> State[Any]:
     """Show what would run and why. Changes nothing; parameters are tried, not kept.
 

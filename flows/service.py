@@ -29,9 +29,19 @@ from flows.process import process_project as process
 
 ProjectDirectory = Annotated[
     str,
-    Field(pattern="^/", examples=["/data/projects/my_project"]),
+    Field(
+        pattern="^/",
+        examples=["/data/projects/my_project"],
+        json_schema_extra={"title": "Project directory"},
+    ),
 ]
-RunMode = Literal["new", "continue"]
+_JOBS = Field(json_schema_extra={"title": "Jobs"})
+Jobs = Annotated[list[JobName], _JOBS]
+PreprocessJobs = Annotated[list[Literal["fsMotionAndCtf", "motionCorr", "ctfFind"]], _JOBS]
+ReconstructJobs = Annotated[list[Literal["tsReconstruct", "reconstructTomograms"]], _JOBS]
+RunMode = Annotated[Literal["new", "continue"], Field(json_schema_extra={"title": "Mode"})]
+#: How a form calls its models of parameters.
+TO_CHANGE = Field(json_schema_extra={"title": "Parameters to change"})
 
 ProcessChanges = parameter_changes("ProcessChanges", DEFAULT_JOBS)
 ImportChanges = parameter_changes("ImportChanges", ["importmovies"])
@@ -57,9 +67,9 @@ def _process(
 @flow(name="process-project", flow_run_name=_run_name, persist_result=False)
 def process_project(
     project_dir: ProjectDirectory,
-    jobs: list[JobName] = [],  # noqa: B006
+    jobs: Jobs = [],  # noqa: B006
     mode: RunMode = "new",
-    parameters: ProcessChanges = ProcessChanges(),  # noqa: B008
+    parameters: Annotated[ProcessChanges, TO_CHANGE] = ProcessChanges(),  # noqa: B008
 ) -> State[Any]:
     """Process a project: what is up to date stays, what is not runs.
 
@@ -77,7 +87,7 @@ def process_project(
 def import_movies(
     project_dir: ProjectDirectory,
     mode: RunMode = "new",
-    parameters: ImportChanges = ImportChanges(),  # noqa: B008
+    parameters: Annotated[ImportChanges, TO_CHANGE] = ImportChanges(),  # noqa: B008
 ) -> State[Any]:
     """Import the movies and mdocs of a project, new ones too.
 
@@ -93,9 +103,9 @@ def import_movies(
 @flow(name="preprocess", flow_run_name=_run_name, persist_result=False)
 def preprocess(
     project_dir: ProjectDirectory,
-    jobs: list[Literal["fsMotionAndCtf", "motionCorr", "ctfFind"]] = ["fsMotionAndCtf"],  # noqa: B006
+    jobs: PreprocessJobs = ["fsMotionAndCtf"],  # noqa: B006
     mode: RunMode = "new",
-    parameters: PreprocessChanges = PreprocessChanges(),  # noqa: B008
+    parameters: Annotated[PreprocessChanges, TO_CHANGE] = PreprocessChanges(),  # noqa: B008
 ) -> State[Any]:
     """Correct motion and fit the CTF of what has been imported.
 
@@ -113,7 +123,7 @@ def preprocess(
 def align(
     project_dir: ProjectDirectory,
     mode: RunMode = "new",
-    parameters: AlignChanges = AlignChanges(),  # noqa: B008
+    parameters: Annotated[AlignChanges, TO_CHANGE] = AlignChanges(),  # noqa: B008
 ) -> State[Any]:
     """Align the tilt series that have been preprocessed.
 
@@ -129,9 +139,9 @@ def align(
 @flow(name="reconstruct", flow_run_name=_run_name, persist_result=False)
 def reconstruct(
     project_dir: ProjectDirectory,
-    jobs: list[Literal["tsReconstruct", "reconstructTomograms"]] = ["tsReconstruct"],  # noqa: B006
+    jobs: ReconstructJobs = ["tsReconstruct"],  # noqa: B006
     mode: RunMode = "new",
-    parameters: ReconstructChanges = ReconstructChanges(),  # noqa: B008
+    parameters: Annotated[ReconstructChanges, TO_CHANGE] = ReconstructChanges(),  # noqa: B008
 ) -> State[Any]:
     """Reconstruct tomograms from the aligned tilt series.
 

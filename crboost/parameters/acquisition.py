@@ -17,7 +17,7 @@ class Acquisition(ParameterModel):
     dose_per_tilt_e_per_a2: float = field(
         3.0,
         title="Dose per tilt",
-        description="Electron dose on the sample during one tilt, before dose_calibration_factor.",
+        description="Electron dose on the sample during one tilt, before its calibration.",
         unit="e/Å²",
         ge=0.1,
         le=9,

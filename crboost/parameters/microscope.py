@@ -13,7 +13,7 @@ class Microscope(ParameterModel):
     """The microscope and its optics."""
 
     microscope_type: Literal["Krios_G3", "Krios_G4", "Glacios", "Talos", "Custom"] = field(
-        "Custom", title="Microscope", description="The model of the microscope."
+        "Custom", title="Model", description="The model of the microscope."
     )
     pixel_size_angstrom: float = field(
         1.35,

@@ -316,7 +316,7 @@ class ReconstructTomograms(_OnTiltSeries):
     sample_thickness_nm: float | None = field(
         None,
         title="Sample thickness",
-        description="Height of the tomogram where tomo_dimensions is None; None: the project's.",
+        description="Height of the tomogram where no size is given; None: the project's.",
         unit="nm",
         ge=50,
         le=2000,

@@ -7,15 +7,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 
 from crboost.parameters import JOB_MODELS, ParameterModel, field_facts
+from crboost.parameters.base import field
 from flows.housekeeping import disk_of, disk_rows
 from flows.local_server import LocalServer
-from flows.parameters import GROUPS, changes_to, overrides_of, parameter_changes
+from flows.parameters import (
+    GROUPS,
+    changes_to,
+    form_fields,
+    overrides_of,
+    parameter_changes,
+)
 
 DEPLOYED = {
     "process-project/headnode", "import/headnode", "preprocess/headnode", "align/headnode",
@@ -79,9 +86,10 @@ def test_a_form_has_the_fields_bounds_and_choices_of_the_model(
 ) -> None:
     form = changes_to(model, "Title")
     properties = form.model_json_schema()["properties"]
-    names = [name for name in model.model_fields if len(field_facts(model, name).choices) != 1]
+    names = form_fields(model)
 
     assert list(properties) == names
+    assert set(names) <= set(model.model_fields)
     for position, name in enumerate(names):
         facts, shown = field_facts(model, name), properties[name]
         assert shown["position"] == position
@@ -94,17 +102,46 @@ def test_a_form_has_the_fields_bounds_and_choices_of_the_model(
     assert form().model_dump() == {}
 
 
+class _Tools(ParameterModel):
+    tool: Literal["cpu", "imod"] = field("cpu", title="Tool", description="Does it.")
+    general: int | None = field(None, title="General", description="Of all jobs; None: many.")
+
+
+class _Job(_Tools):
+    patch: int = field(2, title="Patch", description="Size.", unit="nm", ge=1, tools=["imod"])
+    useless: int = field(2, title="Useless", description="Nobody's.", tools=["aretomo"])
+
+
+class _CpuJob(_Job):
+    tool: Literal["cpu"] = field("cpu", title="Tool", description="Does it.")
+
+
+def test_a_form_shows_what_can_be_chosen_and_has_an_effect() -> None:
+    assert form_fields(_Job) == ["patch", "tool", "general"]
+    assert form_fields(_CpuJob) == ["general"]
+    shown = changes_to(_Job, "Title").model_json_schema()["properties"]
+    assert shown["patch"]["description"] == "Size. At least 1 nm. Only with imod. Default: 2."
+    assert shown["general"]["description"] == "Of all jobs; if it was never set: many."
+
+
+def test_the_groups_of_a_form_begin_with_the_science() -> None:
+    schema = parameter_changes("SomeChanges", ["tsAlignment"]).model_json_schema()
+
+    titles = [one["title"] for one in schema["properties"].values()]
+    assert titles == ["Microscope", "Acquisition", "Job parameters", "Computing"]
+
+
 def test_only_what_is_set_becomes_an_override() -> None:
     form = parameter_changes("SomeChanges", ["tsAlignment"])
 
     changes = form.model_validate(
         {"microscope": {"pixel_size_angstrom": 2, "amplitude_contrast": None},
-         "jobs": {"tsAlignment": {"patch_x": 0}}}
+         "jobs": {"tsAlignment": {"dark_threshold": 0}}}
     )  # fmt: skip
 
     assert overrides_of(changes) == {
         "microscope.pixel_size_angstrom": 2.0,
-        "jobs.tsAlignment.patch_x": 0,
+        "jobs.tsAlignment.dark_threshold": 0,
     }
     assert overrides_of(None) == {} == overrides_of(form())
     assert overrides_of({"microscope.pixel_size_angstrom": 2}) == {
@@ -163,7 +200,10 @@ def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deploye
         ({"project_dir": "/p", "mode": "again"}, "again"),
         ({"project_dir": "/p", "parameters": {"microscope": {"pixel_size_angstrom": 0.1}}}, "0.1"),
         ({"project_dir": "/p", "parameters": {"microscope": {"pixel_size": 1}}}, "pixel_size"),
-        ({"project_dir": "/p", "parameters": {"jobs": {"tsAlignment": {"patch_x": 1.5}}}}, "1.5"),
+        (
+            {"project_dir": "/p", "parameters": {"jobs": {"tsAlignment": {"dark_threshold": 1.5}}}},
+            "1.5",
+        ),
     ],
 )
 def test_the_server_refuses_before_a_run_exists(
