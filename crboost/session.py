@@ -242,6 +242,13 @@ def active_sessions(
     return found
 
 
+def failed_series(project: Project) -> dict[str, str]:
+    """The project's tilt series that failed in the newest job of a stage, and why."""
+    from crboost import standing
+
+    return standing.failed_series(standing.latest(project.history()))
+
+
 def _merged(preset: Preset | None, rules: Mapping[str, Any]) -> SessionRules:
     """A preset's rules with others on top.
 

@@ -78,6 +78,21 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How a tilt series stands at the microscope.
+
+    Args:
+        state: when `settle` was last called.
+        tilts: how many its mdoc names so far.
+        movies: how many of them have been seen, finished or not.
+    """
+
+    state: SeriesState
+    tilts: int
+    movies: int
+
+
+@dataclass(frozen=True, slots=True)
 class MdocLook:
     """What an mdoc says.
 
@@ -272,6 +287,22 @@ class Arrivals:
         states = {look.name: SeriesState.GROWING for _, _, look in self._holders()}
         states.update({name: told.state for name, told in self._told.items()})
         return dict(sorted(states.items()))
+
+    def standing(self) -> dict[str, Standing]:
+        """As `states`, with numbers; of a series whose mdoc has gone, those that were told."""
+        index = self._movie_index()
+        standing = {
+            name: Standing(told.state, len(told.movies), len(told.movies))
+            for name, told in self._told.items()
+        }
+        for _, _, look in self._holders():
+            told = self._told.get(look.name)
+            seen = sum(1 for movie in look.movies if index.candidates(movie))
+            state = told.state if told is not None else SeriesState.GROWING
+            if told is not None and state is not SeriesState.REOPENED:
+                seen = max(seen, len(told.movies))  # what is cleared away afterwards has been there
+            standing[look.name] = Standing(state, len(look.movies), seen)
+        return dict(sorted(standing.items()))
 
     def _news(self, series: _Series, now: float) -> Iterator[Fact]:
         told = self._told.get(series.name)

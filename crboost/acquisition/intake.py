@@ -55,6 +55,11 @@ class SeriesIntake:
     missing: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @property
+    def broken(self) -> int:
+        """How many movies are there that cannot be used."""
+        return self.tilts - self.usable - len(self.missing)
+
 
 @dataclass(frozen=True, slots=True)
 class Intake:

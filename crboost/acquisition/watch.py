@@ -23,6 +23,7 @@ from crboost.acquisition.arrivals import (
     MovieLook,
     Patience,
     SeriesState,
+    Standing,
     is_mdoc,
     is_of_interest,
 )
@@ -129,6 +130,10 @@ class Watcher:
     def states(self) -> dict[str, SeriesState]:
         """Every tilt series known, and how it stands."""
         return self._arrivals.states()
+
+    def standing(self) -> dict[str, Standing]:
+        """Every tilt series known, how it stands, and how much of it is there."""
+        return self._arrivals.standing()
 
     def look(self) -> tuple[Report, ...]:
         """Look at all files once; the reports that have not been acknowledged, saved before."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from crboost.cli.commands import AsJson, ProjectPath
-from crboost.cli.status import counts, job_values, run_of, state_of, title_of
+from crboost.cli.status import job_values, run_of
 from crboost.cli.terminal import print_json, print_table, seconds
+from crboost.standing import counts, state_of, title_of
 
 if TYPE_CHECKING:
     from pathlib import Path

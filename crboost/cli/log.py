@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crboost.cli.commands import ProjectPath
-from crboost.cli.status import title_of
 from crboost.errors import ProjectError
+from crboost.standing import title_of
 
 if TYPE_CHECKING:
     from crboost.history import PastJob

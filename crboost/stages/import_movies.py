@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crboost.acquisition.intake import SeriesIntake, read_intake
 from crboost.acquisition.movies import MovieFile, MovieIndex, find_movies, inspect_movie
 from crboost.acquisition.tilt_series import (
     TiltSeriesAcquisition,
@@ -49,13 +50,17 @@ def series_fingerprints(project: Path) -> dict[str, str]:
     the lines that name movies, and no file is opened but the mdocs.
     """
     movies = _movie_sizes(project / FRAMES)
+    taken = read_intake(project)
     found: dict[str, str] = {}
     for path in sorted((project / MDOCS).glob("*.mdoc")):
         content = path.read_bytes()
         named = {_stem(match[1]) for match in _MOVIE_LINE.finditer(content)}
         present = sorted(one for stem in named for one in movies.get(stem, ()))
         digest = hashlib.sha256(content).hexdigest()
-        found[plain_name(series_name(path))] = fingerprint_of([digest, present])
+        name = plain_name(series_name(path))
+        # A movie that is mended without a change of its size makes another series of it.
+        broken = taken[name].broken if name in taken else 0
+        found[name] = fingerprint_of([digest, present, *([broken] if broken else [])])
     return found
 
 
@@ -112,6 +117,19 @@ def available_series(project: Path, parameters: EffectiveParameters) -> dict[str
     return every if at_most < 0 else dict(list(every.items())[:at_most])
 
 
+def taken_as(taken: SeriesIntake | None) -> tuple[str, ...]:
+    """A warning on a series that came to an end before it was complete. Pure.
+
+    Movies that are missing have a warning each from the import itself.
+    """
+    if taken is None or taken.state != "partial":
+        return ()
+    missing = {f"movie {movie} is missing" for movie in taken.missing}
+    others = [reason for reason in taken.reasons if reason not in missing]
+    text = f"partial: {taken.usable} of {taken.tilts} tilts were there"
+    return ("; ".join([text, *others]),)
+
+
 class ImportMovies:
     """The import needs no tool: it reads mdocs and movie headers."""
 
@@ -119,9 +137,16 @@ class ImportMovies:
         """The project's tilt series; `do_at_most` takes the first ones by name."""
         fingerprints = available_series(context.project, context.parameters)
         found = find_series(context.project, fingerprints)
+        taken = read_intake(context.project)
         return {
             name: SeriesInput(
-                name, fingerprint, {}, [], problem=found[name].problem, source=found[name]
+                name,
+                fingerprint,
+                {},
+                [],
+                warnings=taken_as(taken.get(name)),
+                problem=found[name].problem,
+                source=found[name],
             )
             for name, fingerprint in fingerprints.items()
         }

@@ -11,9 +11,10 @@ import pytest
 from crboost.catalogue import TOMO_ALIGN
 from crboost.cli.history import native_times
 from crboost.cli.log import find_job, last_lines
-from crboost.cli.status import latest, run_of, series_by_stage, state_of, title_of
+from crboost.cli.status import run_of
 from crboost.errors import ProjectError
 from crboost.history import PastJob, SeriesRecord
+from crboost.standing import latest, series_by_stage, state_of, title_of
 
 HISTORY = [
     PastJob("Import/job001/", "Succeeded", relion_type="relion.importtomo"),
