@@ -63,8 +63,9 @@ class JobType:
         retries: how often a run tries the job again after a failure that a retry can mend.
         has_threads: whether RELION's job knows `nr_threads`.
         mpi: MPI processes that it needs at least.
-        can_continue: whether starting it again in its directory goes on with what is there;
-            RELION's refinements want a file to go on from instead.
+        can_continue: whether starting it again in its directory goes on with what is there.
+            RELION's refinements want a file to go on from instead; its tomogram reconstruction
+            takes every tomogram for finished then, if halves are asked for (5.1).
     """
 
     name: str
@@ -144,6 +145,7 @@ RECONSTRUCT_TOMOGRAMS = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_ALIGN,), "in_tiltseries"),),
     outputs=(OutputNode("tomograms.star", TOMO_RECONSTRUCT),),
     relion_type="relion.reconstructtomograms",
+    can_continue=False,
 )
 SUBTOMO_EXTRACTION = JobType(
     name="subtomoExtraction",

@@ -35,6 +35,7 @@ from crboost.relion.scheme import (
     scheme_dir,
     write_scheme,
 )
+from crboost.stale_outputs import remove_stale_outputs
 from crboost.tool_commands import SETTINGS_FILE
 from crboost.wanted import job_resources
 
@@ -184,6 +185,7 @@ def _reopen(project: Path, run: str, job: PlannedJob) -> None:
     write_job(directory / "job.star", replace(renewed, is_continue=True))
     for marker in Marker:
         (directory / marker).unlink(missing_ok=True)
+    remove_stale_outputs(project, job.continue_of, CATALOGUE[job.job_type].relion_type)
 
 
 def queue_options(submission: Submission | None) -> dict[str, str]:
