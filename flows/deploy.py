@@ -26,7 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = resource_directory("deployments") / "prefect.yaml"
     make_pool_and_queue(arguments.runs_at_once)
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    return subprocess.run([sys.executable, *command], check=False).returncode
+    code = subprocess.run([sys.executable, *command], check=False).returncode
+    if code == 0:
+        remember()
+    return code
+
+
+def remember() -> None:
+    """Leave with the deployments what they were made of, for `crboost up`."""
+    from prefect.variables import Variable
+
+    from crboost.service.deployed import VARIABLE, deployment_fingerprint
+    from crboost.settings import load_settings
+
+    Variable.set(VARIABLE, deployment_fingerprint(load_settings().service), overwrite=True)
 
 
 def make_pool_and_queue(runs_at_once: int | None) -> None:
