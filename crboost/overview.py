@@ -155,6 +155,22 @@ def table(
     return tuple(rows)
 
 
+def cells(stages: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table; a column of arrivals where something is known of them."""
+    arrivals = any(row.arrival for row in rows)
+    headings = ["tilt series", *(["microscope"] if arrivals else []), *stages]
+    return headings, [
+        [row.name, *([row.arrival or NOT_YET] if arrivals else []), *row.stages.values()]
+        for row in rows
+    ]
+
+
+def arrivals(arriving: Arriving | None, taken: Mapping[str, SeriesIntake]) -> dict[str, str]:
+    """Tilt series -> how it stands at the microscope, in words."""
+    rows = table((), {}, {}, arriving, taken)
+    return {row.name: row.arrival for row in rows}
+
+
 def arrival(standing: Standing | None, taken: SeriesIntake | None) -> str:
     """How a tilt series stands at the microscope: `growing 12/13`, `partial 40/41`. Pure.
 

@@ -22,6 +22,7 @@ from crboost.files import locked, read_json, write_json
 from crboost.parameters import job_type_of
 from crboost.presets import Preset, SessionRules, find_preset, problem_text
 from crboost.project import STATE, Project, check_apart
+from crboost.service.directory import ServiceDirectory
 
 if TYPE_CHECKING:
     from crboost.acquisition.watch import Rhythm
@@ -296,7 +297,7 @@ def _entry(service_directory: Path, session: Session) -> Path:
 
 
 def _register(service_directory: Path, session: Session, project: Project) -> None:
-    service_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ServiceDirectory(service_directory).prepare()
     write_json(_entry(service_directory, session), {"project": str(project.directory)})
 
 

@@ -18,6 +18,7 @@ from crboost.cli import (
     plan,
     run,
     schemer,
+    session,
     status,
     watch,
 )
@@ -71,5 +72,6 @@ app.command("status", rich_help_panel=LOOK)(status.status)
 app.command("log", rich_help_panel=LOOK)(log.log)
 app.command("history", rich_help_panel=LOOK)(history.history)
 app.command("watch", rich_help_panel=LOOK)(watch.watch)
+app.add_typer(session.app, name="session", rich_help_panel=START)
 app.add_typer(schemer.app, name="schemer", rich_help_panel="Inside")
 app.add_typer(job.app, name="job", rich_help_panel="Inside")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crboost.cli.commands import AsJson, ProjectPath
 from crboost.cli.terminal import heading, print_json, print_table
+from crboost.errors import CrboostError
 from crboost.standing import (
     NOT_YET,
     counts,
@@ -22,15 +23,34 @@ if TYPE_CHECKING:
     from crboost.run import JobState
 
 
-def status(project: ProjectPath, as_json: AsJson = False) -> None:
+def status(
+    project: ProjectPath,
+    live: Annotated[
+        bool, typer.Option("--live", help="Tilt series as they arrive and go on, until Ctrl-C.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show how the project stands: jobs, tilt series by stage, what runs, what failed."""
+    from crboost.acquisition.arriving import read_arriving
+    from crboost.acquisition.intake import read_intake
+    from crboost.overview import arrivals, cells
+    from crboost.overview import table as series_table
     from crboost.project import Project
     from crboost.run import active_run
+    from crboost.session import read_session
 
     opened = Project.open(project)
-    history = opened.history()
-    stages = latest(history)
+    if live:
+        from crboost.cli.live import live as show_live
+
+        if as_json:
+            raise CrboostError("--live and --json exclude each other")
+        show_live(opened)
+        return
+    stages = latest(opened.history())
     running = active_run(opened)
+    arriving, taken = read_arriving(opened.directory), read_intake(opened.directory)
+    session = read_session(opened)
     if as_json:
         print_json(
             {
@@ -39,35 +59,37 @@ def status(project: ProjectPath, as_json: AsJson = False) -> None:
                 "active_run": running.name if running else None,
                 "jobs": [job_values(job) for job in stages.values()],
                 "tilt_series": series_by_stage(stages),
+                "session": session.model_dump(mode="json") if session else None,
+                "microscope": arrivals(arriving, taken),
                 "failures": failures(stages),
             }
         )
         return
     typer.secho(opened.name, bold=True, nl=False)
     typer.echo(f"  {opened.directory}")
+    if session is not None:
+        word = "active" if session.active else "ended"
+        typer.echo(f"Session {session.id} is {word}: {', '.join(map(str, session.watch))}")
     if running is not None:
         typer.echo(f"{running.name} is at work.")
-    if not stages and running is None:
-        typer.echo("Nothing has run yet.")
-        return
-    heading("Jobs")
     rows = {stage: [job.name, state_of(job), counts(job)] for stage, job in stages.items()}
     if running is not None:
         rows |= {node: live_row(running.job_state(node)) for node in running.nodes}
-    print_table(
-        ["job", "RELION job", "status", "tilt series"],
-        [[stage, *row] for stage, row in rows.items()],
-        status_columns=[2],
-    )
-    table = series_by_stage(stages)
-    if table:
-        columns = list(next(iter(table.values())))
-        heading("Tilt series")
+    if rows:
+        heading("Jobs")
         print_table(
-            ["tilt series", *columns],
-            [[name, *states.values()] for name, states in table.items()],
-            status_columns=range(1, len(columns) + 1),
+            ["job", "RELION job", "status", "tilt series"],
+            [[stage, *row] for stage, row in rows.items()],
+            status_columns=[2],
         )
+    else:
+        typer.echo("Nothing has run yet.")
+    told = tuple(stage for stage, job in stages.items() if job.series)
+    table = series_table(told, series_by_stage(stages), {}, arriving, taken)
+    if table:
+        columns, lines = cells(told, table)
+        heading("Tilt series")
+        print_table(columns, lines, status_columns=range(1, len(columns)))
     wrong = failures(stages)
     if wrong:
         heading("What went wrong")

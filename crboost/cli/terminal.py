@@ -24,6 +24,10 @@ COLOURS = {
     "interrupted": "red",
     "skipped": "yellow",
     "waiting": "bright_black",
+    "complete": "green",
+    "partial": "yellow",
+    "growing": "cyan",
+    "reopened": "cyan",
 }
 
 
@@ -90,14 +94,15 @@ def print_table(
     for row in rows:
         table.add_row(
             *(
-                Text(cell, style=_style(cell) if column in status_columns else "")
+                Text(cell, style=style_of(cell) if column in status_columns else "")
                 for column, cell in enumerate(row)
             )
         )
     Console(highlight=False).print(table)
 
 
-def _style(cell: str) -> str:
+def style_of(cell: str) -> str:
+    """The colour of a cell that begins with a word of `COLOURS`; empty for others."""
     return next((COLOURS[word] for word in COLOURS if cell.lower().startswith(word)), "")
 
 
