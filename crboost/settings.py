@@ -44,7 +44,18 @@ SchedulerKind = Literal["local", "slurm", "pbs", "sge", "lsf"]
 
 #: The programs that jobs can need. The embedded CPU tools need no entry; with one, they run in
 #: that image.
-KNOWN_TOOLS = ("cpu", "relion", "warptools", "aretomo", "imod", "cryocare", "pytom", "ctffind")
+KNOWN_TOOLS = (
+    "cpu",
+    "relion",
+    "warp",
+    "aretomo2",
+    "aretomo3",
+    "imod",
+    "cryocare",
+    "pytom",
+    "membrain",
+    "ctffind",
+)
 
 #: What XXXextra1XXX, XXXextra2XXX, ... stand for, unless the site says otherwise. The templates
 #: that come with crboost are written for these.

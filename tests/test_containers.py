@@ -100,8 +100,8 @@ class TestWrap:
         assert argv[4:10] == ["--env", "A=tool", "--env", "B=job", "--bind", "/lib/x"]
 
     def test_a_native_tool_is_left_alone(self) -> None:
-        native = Settings(tools={"aretomo": ToolSettings(executable="/opt/AreTomo2")})
-        assert wrap(["/opt/AreTomo2", "-x"], "aretomo", native, cwd=PROJECT) == [
+        native = Settings(tools={"aretomo2": ToolSettings(executable="/opt/AreTomo2")})
+        assert wrap(["/opt/AreTomo2", "-x"], "aretomo2", native, cwd=PROJECT) == [
             "/opt/AreTomo2",
             "-x",
         ]
@@ -110,8 +110,8 @@ class TestWrap:
         assert wrap(["x"], "relion", settings(engine="none"), cwd=PROJECT) == ["x"]
 
     def test_a_tool_without_settings_never_runs_natively(self) -> None:
-        with pytest.raises(ParameterError, match=r"no tools\.aretomo, which this job") as told:
-            wrap(["AreTomo2"], "aretomo", settings(), cwd=PROJECT)
+        with pytest.raises(ParameterError, match=r"no tools\.aretomo2, which this job") as told:
+            wrap(["AreTomo2"], "aretomo2", settings(), cwd=PROJECT)
         assert "settings.toml" in str(told.value)
 
     def test_a_relative_working_directory_is_refused(self) -> None:

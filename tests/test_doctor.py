@@ -200,7 +200,7 @@ def test_variables() -> None:
     ("text", "words"),
     [
         ("[scheduler]\nkind = 'slurn'", "scheduler.kind = 'slurn'"),
-        ("[tools.warp]\nexecutable = 'x'", "did you mean warptools?"),
+        ("[tools.warpp]\nexecutable = 'x'", "did you mean warp?"),
         ("[scheduler", "not valid TOML"),
         ("colour = 1", "colour: there is no such setting"),
     ],

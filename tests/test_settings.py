@@ -33,10 +33,10 @@ def test_a_whole_site(site: Path) -> None:
         """
         [containers]
         binds = ["/scratch", { source = "/refs", read_only = true }]
-        [tools.warptools]
+        [tools.warp]
         image = "/images/warp.sif"
         version = "2.0"
-        [tools.aretomo]
+        [tools.aretomo2]
         executable = "/opt/AreTomo2"
         [scheduler]
         kind = "slurm"
@@ -47,7 +47,7 @@ def test_a_whole_site(site: Path) -> None:
     )
     settings = load_settings()
     assert settings.engine == "embedded"
-    assert settings.tools["warptools"].version == "2.0"
+    assert settings.tools["warp"].version == "2.0"
     assert [bind.read_only for bind in settings.containers.binds] == [False, True]
     assert settings.scheduler.jobs["fsMotionAndCtf"].gpus == 2
     assert settings.scheduler.submit == "sbatch"
@@ -113,7 +113,7 @@ class TestErrors:
         [
             ("schemr = 1", "schemr: there is no such setting"),
             ("[scheduler]\nmemory = 1", "scheduler.memory: there is no such setting"),
-            ("[tools.warptool]\nimage = '/x'", "did you mean warptools?"),
+            ("[tools.warpp]\nimage = '/x'", "did you mean warp?"),
             ("[tools.relion]\nversion = '5'", "needs an image or an executable"),
             ("[scheduler.defaults]\nmemory_gb = 0", "scheduler.defaults.memory_gb = 0"),
             ("[scheduler]\ngpu_resource = 'gpu'", "must contain {gpus}"),

@@ -36,11 +36,13 @@ class Program:
 PROGRAMS: Mapping[str, tuple[Program, ...]] = {
     "cpu": (Program("python3", ("-c", "import crboost.cpu; print(crboost.__version__)")),),
     "relion": (Program("relion_schemer", ("--version",)), Program("relion_refine", ("--version",))),
-    "warptools": (Program("WarpTools", ("--version",)),),
-    "aretomo": (Program("AreTomo2"),),
+    "warp": (Program("WarpTools", ("--version",)),),
+    "aretomo2": (Program("AreTomo2"),),
+    "aretomo3": (Program("AreTomo3"),),
     "imod": (Program("imodinfo"),),
     "cryocare": (Program("cryoCARE_train.py"),),
     "pytom": (Program("pytom_match_template.py"),),
+    "membrain": (Program("membrain"),),
     "ctffind": (Program("ctffind"),),
 }
 
