@@ -26,15 +26,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from crboost.file_systems import file_system_of, is_network_file_system
 from crboost.process import dying_with_us
 
 SCHEMA = "prefect_schema.sql"
-
-# SQLite's write-ahead log needs shared memory and locks that these do not give.
-_NETWORK_FILE_SYSTEMS = (
-    "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse", "9p", "afs",
-    "pvfs", "orangefs", "wekafs", "panfs",
-)  # fmt: skip
 
 #: Environment of a local run: no telemetry, nothing on the terminal.
 QUIET = {
@@ -75,30 +70,6 @@ def local_home(project_directory: Path, mounts: str | None = None) -> Path:
         return directory / ".crboost" / "prefect"
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"crboost-{os.getuid()}" / name
-
-
-def file_system_of(directory: Path, mounts: str) -> str:
-    """The type of the file system that holds `directory`, from the text of a mountinfo file.
-
-    Returns:
-        The kernel's name ("ext4", "nfs4", "fuse.sshfs"), or "" when nothing matches.
-    """
-    best, kind = -1, ""
-    for line in mounts.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields = left.split()
-        if not separator or len(fields) < 5:
-            continue
-        point = fields[4].replace("\\040", " ")
-        inside = directory == Path(point) or Path(point) in directory.parents
-        if inside and len(point) >= best:
-            best, kind = len(point), right.split()[0]
-    return kind
-
-
-def is_network_file_system(kind: str) -> bool:
-    """Whether a file system of this type is shared between hosts."""
-    return kind.startswith(_NETWORK_FILE_SYSTEMS) and kind != "fuseblk"
 
 
 def server_environment(environment: Mapping[str, str], home: Path, secret: str) -> dict[str, str]:

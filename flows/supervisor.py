@@ -119,7 +119,7 @@ class Supervisor:
         )  # fmt: skip
         self._watcher: Child | None = None
         if importlib.util.find_spec("flows.watcher") is not None:
-            argv = ["flows.watcher", "--service", str(directory.path)]
+            argv = ["flows.watcher"]
             self._watcher = child("watcher", argv)
 
     @property

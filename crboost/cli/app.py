@@ -20,6 +20,7 @@ from crboost.cli import (
     schemer,
     session,
     status,
+    up,
     watch,
 )
 from crboost.cli.commands import Commands
@@ -57,12 +58,14 @@ def options(
     """Options of every command; `Commands` reads `debug`."""
 
 
-START, WORK, LOOK = "Start", "Work", "Look"
+START, SERVICE, WORK, LOOK = "Start", "Service", "Work", "Look"
 
 app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.command("example-data", rich_help_panel=START)(data.example_data)
 app.command("init", cls=init.InitCommand, rich_help_panel=START)(init.init)
+app.command("up", rich_help_panel=SERVICE)(up.up)
+app.command("down", rich_help_panel=SERVICE)(up.down)
 app.command("plan", rich_help_panel=WORK)(plan.plan)
 app.command("run", rich_help_panel=WORK)(run.run)
 app.command("set", rich_help_panel=WORK)(parameters.set_values)

@@ -20,6 +20,7 @@ TITLES = {
     "python": "Python and Prefect",
     "prefect": "Python and Prefect",
     "settings": "Settings",
+    "service": "Service",
     "containers": "Tools",
     "tools": "Tools",
     "project": "Project directory",

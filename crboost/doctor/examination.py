@@ -72,6 +72,8 @@ def _before_the_trial(wanted: Wanted, environ: Mapping[str, str]) -> Iterator[Fi
         yield judge_engine(site.settings, site.facts)
         yield judge_interpreter(site.settings, ask_interpreter(site.settings), __version__)
         yield from _tools(site.settings, environ)
+    if site.settings is not None:
+        yield from _service(site.settings)
     writable = True
     for finding in _directory(project):
         writable = writable and finding.status != "failed"
@@ -130,6 +132,12 @@ def _tools(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
             yield finding
     if "relion" in images_usable:
         yield judge_ctffind(settings, ask_ctffind(settings, environ))
+
+
+def _service(settings: Settings) -> Iterator[Finding]:
+    from crboost.doctor.service import judge_service, service_facts
+
+    yield from judge_service(service_facts(settings.service), wanted=False)
 
 
 def _directory(project: Path | None) -> Iterator[Finding]:

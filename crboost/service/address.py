@@ -27,7 +27,9 @@ def tunnel_line(host: str, port: int, name: str | None = None) -> str:
     Args:
         name: of this machine; asked for when not given.
     """
-    name = name or socket.getfqdn()
+    if name is None:
+        full = socket.getfqdn()
+        name = socket.gethostname() if full.startswith("localhost") else full
     target = "127.0.0.1" if host in _ALL or is_loopback(host) else host
     return f"ssh -L {port}:{target}:{port} {getpass.getuser()}@{name}"
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from crboost.file_systems import file_system_of, is_network_file_system
 from flows.local_server import (
     LocalServer,
     LocalServerError,
-    file_system_of,
-    is_network_file_system,
     local_home,
     prepare_database,
     server_environment,
