@@ -101,25 +101,26 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
     """
     last = _last_of_each(facts)
     with locked(project.directory / STATE / "intake.lock"):
-        records = read_intake(project.directory)
+        before = read_intake(project.directory)
+        records = dict(before)
         problems: list[str] = []
         wanted = [fact for fact in last.values() if not isinstance(fact, SeriesReopened)]
         taken = _find(project, watched, wanted, problems) if wanted else []
         _tell_parameters(project, taken, problems)
         linked: list[str] = []
+        series: list[SeriesIntake] = []
         for one in taken:
             try:
                 linked += _link(project, one)
             except ProjectError as error:
                 problems.append(f"{one.record.name} is left out: {error.message}")
                 continue
-            records[one.record.name] = one.record
-        changed = _reopened(last.values(), records)
-        records |= {one.name: one for one in changed}
-        if last:
+            series.append(one.record)
+        series += _reopened(last.values(), records)
+        records |= {one.name: one for one in series}
+        if records != before:
             _write(project.directory, records)
-        series = [records[one.record.name] for one in taken if one.record.name in records]
-        return Intake(linked, [*series, *changed], problems)
+        return Intake(linked, series, problems)
 
 
 def read_intake(project: Path) -> dict[str, SeriesIntake]:
