@@ -26,9 +26,10 @@ from pathlib import Path
 from crboost import __version__
 from crboost.catalogue import CATALOGUE, JobType
 from crboost.errors import CrboostError, ToolError
-from crboost.files import write_json
+from crboost.files import read_json, write_json
 from crboost.job_directory import FAILURE_FILE, JOB_FILE, driver_lock
 from crboost.parameters import EffectiveParameters, job_type_of, read_parameters
+from crboost.plan import PLAN_FILE
 from crboost.process import Runner
 from crboost.relion.ledger import Node
 from crboost.relion.markers import ABORT_NOW, Marker, write_marker
@@ -140,11 +141,14 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
     description = _describe(request, effective, job_type, list(series))
     description["image"] = tools.image_of(effective.job.tool)
     write_json(request.directory / JOB_FILE, description)
-    kept = _still_good(request, series)
-    todo = [one for name, one in series.items() if name not in kept]
+    kept, kept_failed = _still_good(request, series)
+    description["kept_failed"] = sorted(kept_failed)
+    todo = [one for name, one in series.items() if name not in kept | kept_failed]
     log(
         f"{request.node} in {request.job}: {len(series)} tilt series, "
-        f"{len(kept)} done before, {len(todo)} to do"
+        f"{len(kept)} done before, "
+        + (f"{len(kept_failed)} failed before, " if kept_failed else "")
+        + f"{len(todo)} to do"
     )
     _run_series(request, stage, context, tools, todo, runner, at_once, log)
     _finish(request, job_type, series)
@@ -314,17 +318,28 @@ def _finish(request: Request, job_type: JobType, series: dict[str, SeriesInput])
     write_output_nodes(request.directory, nodes)
 
 
-def _still_good(request: Request, series: dict[str, SeriesInput]) -> set[str]:
-    """Tilt series that are done already, with these parameters and this input."""
+def _still_good(request: Request, series: dict[str, SeriesInput]) -> tuple[set[str], set[str]]:
+    """Tilt series that are done already, with these parameters and this input; and those that
+    failed with them, where the plan says that they need no other try."""
     results = read_results(request.directory)
-    return {
-        name
+    same = {
+        name: results[name]
         for name, one in series.items()
-        if name in results
-        and results[name].status == "done"
-        and results[name].fingerprint == _fingerprint(request, one)
-        and not missing_outputs(request.project, [results[name]])
+        if name in results and results[name].fingerprint == _fingerprint(request, one)
     }
+    done = {
+        name
+        for name, result in same.items()
+        if result.status == "done" and not missing_outputs(request.project, [result])
+    }
+    if not _keeps_failed(request):
+        return done, set()
+    return done, {name for name, one in same.items() if one.status == "failed" and not one.redo}
+
+
+def _keeps_failed(request: Request) -> bool:
+    path = request.snapshot.parent / PLAN_FILE
+    return path.is_file() and bool(read_json(path).get("keep_failed"))
 
 
 def _fingerprint(request: Request, series: SeriesInput) -> str:

@@ -23,7 +23,7 @@ from crboost.errors import ProjectError
 from crboost.files import write_json, write_text
 from crboost.job_directory import SCRIPTS
 from crboost.parameters import ProjectParameters, write_parameters
-from crboost.plan import Plan, PlannedJob
+from crboost.plan import PLAN_FILE, Plan, PlannedJob
 from crboost.project import PARAMETERS_FILE
 from crboost.relion.job import Job, Submission, external_job, read_job, write_job
 from crboost.relion.markers import Marker
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from crboost.settings import Settings
 
 RESOURCES_FILE = "resources.json"
-PLAN_FILE = "plan.json"
 RECORD_FILE = "record.json"
 
 

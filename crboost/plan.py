@@ -18,6 +18,9 @@ from crboost.history import PastJob
 
 Mode = Literal["new", "continue"]
 
+#: Where a run keeps its plan, as JSON.
+PLAN_FILE = "plan.json"
+
 
 @dataclass(frozen=True)
 class WantedJob:
@@ -96,12 +99,18 @@ class SatisfiedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do."""
+    """What a run will do.
+
+    Attributes:
+        keep_failed: a tilt series that failed stays failed, unless its parameters or input have
+            changed, or what failed lay outside it.
+    """
 
     jobs: tuple[PlannedJob, ...]
     satisfied: tuple[SatisfiedJob, ...]
     warnings: tuple[str, ...] = ()
     mode: Mode = "new"
+    keep_failed: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -165,7 +174,7 @@ def plan(
     wanted: Sequence[WantedJob],
     *,
     mode: Mode = "new",
-    retry_failed: bool = False,
+    retry_failed: bool | None = None,
 ) -> Plan:
     """Decide which of the wanted jobs run, on what, and why.
 
@@ -174,11 +183,13 @@ def plan(
         wanted: the jobs asked for; they are put in the catalogue's order.
         mode: "new" gives a job whose input changed a new number; "continue" lets the existing
             RELION job take what is new.
-        retry_failed: run tilt series again that failed with the same parameters and inputs.
+        retry_failed: run tilt series again that failed with the same parameters and inputs; None:
+            in mode continue. False is for runs that nobody asked for: data have arrived.
 
     Raises:
         PlanError: an input cannot be resolved, or a job asked for is still running.
     """
+    again = mode == "continue" if retry_failed is None else retry_failed
     newest_first = sorted(history, key=lambda past: past.number, reverse=True)
     order = {name: rank for rank, name in enumerate(CATALOGUE)}
     queue = sorted(wanted, key=lambda job: (order[job.job_type.name], job.node))
@@ -191,7 +202,7 @@ def plan(
             for slot in job.job_type.inputs
             if not slot.optional or job.overrides.get(slot.name)
         )
-        verdict = _judge(job, inputs, planned, newest_first, mode, retry_failed)
+        verdict = _judge(job, inputs, planned, newest_first, mode, again)
         if verdict.satisfied_by is not None:
             past = verdict.satisfied_by
             satisfied[job.node] = (
@@ -217,6 +228,7 @@ def plan(
         tuple(record for record, _ in satisfied.values()),
         tuple(dict.fromkeys(warnings)),
         mode,
+        keep_failed=retry_failed is False,
     )
 
 
@@ -350,7 +362,7 @@ def _judge(
     failed = past.failed_series
     again = (
         failed
-        if retry_failed or mode == "continue"
+        if retry_failed
         else {name: reason for name, reason in failed.items() if past.series[name].redo}
     )
     if again:

@@ -390,12 +390,13 @@ class Project:
         parameters: ProjectParameters | None = None,
         mode: Mode = "new",
         *,
-        retry_failed: bool = False,
+        retry_failed: bool | None = None,
         settings: Settings | None = None,
     ) -> Plan:
         """What a run of `jobs` (default: all that have parameters) would do. Changes nothing.
 
         Args:
+            retry_failed: see `crboost.plan.plan`.
             settings: the installation; without it nothing is said of what it lacks.
 
         Raises:

@@ -19,7 +19,6 @@ from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import locked, read_json, write_json
 from crboost.generate import (
-    PLAN_FILE,
     RECORD_FILE,
     RESOURCES_FILE,
     driver_path,
@@ -36,7 +35,7 @@ from crboost.job_directory import (
     tail,
 )
 from crboost.parameters import ProjectParameters, job_type_of
-from crboost.plan import Plan
+from crboost.plan import PLAN_FILE, Plan
 from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
@@ -418,11 +417,13 @@ def _counted(
     """The state with its tilt series counted."""
     series = set(record.get("tilt_series", []))
     started = str(record.get("started", ""))
-    # A failure from before this start is being tried again.
+    kept = {name for name, result in results.items() if result.status == "done"}
+    kept |= set(record.get("kept_failed", []))
+    # Another failure from before this start is being tried again.
     current = [
         result.status
         for name, result in results.items()
-        if name in series and (result.status == "done" or result.started >= started)
+        if name in series and (name in kept or result.started >= started)
     ]
     return replace(
         state,

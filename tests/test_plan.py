@@ -209,6 +209,12 @@ def test_failed_series_are_named_and_redone_only_when_asked() -> None:
     )
     again = plan(history, all_wanted(), retry_failed=True)
     assert [job.continue_of for job in again.jobs] == ["External/job003/", "External/job004/"]
+    by_hand = plan(history, all_wanted(), mode="continue")
+    assert by_hand.jobs == again.jobs
+    assert not by_hand.keep_failed
+    by_itself = plan(history, all_wanted(), mode="continue", retry_failed=False)
+    assert by_itself.is_empty
+    assert by_itself.keep_failed
 
 
 def test_series_that_failed_for_a_reason_outside_them_are_tried_again() -> None:
