@@ -32,7 +32,7 @@ from pydantic import Field
 #: The flows whose runs are ours to delete.
 FLOWS = (
     "process-project", "import", "preprocess", "align", "reconstruct", "plan-project",
-    "housekeeping",
+    "ingest", "housekeeping",
 )  # fmt: skip
 _PAGE = 200
 

@@ -13,11 +13,13 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from crboost.errors import CrboostError
+from flows.afterwards import remembering
 from flows.tasks.generate import generate
 from flows.tasks.report import report
 from flows.tasks.resolve import resolve
 from flows.tasks.run_job import JobFailed, run_job
 from flows.tasks.snapshot import snapshot
+from flows.turn import WillBeDone, turn, work_of
 
 if TYPE_CHECKING:
     from crboost.project import Project
@@ -63,12 +65,16 @@ def process_project(
     jobs: list[str] | None = None,
     parameters: dict[str, Any] | None = None,
     mode: Literal["new", "continue"] = "new",
+    retry_failed: bool = True,
 ) -> State[Any]:
     """Process a project: what is up to date stays, what is not runs.
 
-    A run of this project that is still at work is joined first: its jobs become tasks of this
-    flow run too, and only then the rest is planned. The jobs run under a detached schemer:
-    ending this flow does not end them.
+    One flow run of a project at a time: others wait. One that would only do what another one
+    that waits is going to do ends at once.
+
+    A run that is still at work, though nobody follows it, is joined first: its jobs become tasks
+    of this flow run too, and only then the rest is planned. The jobs run under a detached
+    schemer: ending this flow does not end them.
 
     Args:
         project_dir: an initialised project directory.
@@ -76,9 +82,18 @@ def process_project(
         parameters: dotted names to values, set in the project before the run.
         mode: `new` gives a job whose input changed a new number, `continue` lets the existing
             RELION job take what is new.
+        retry_failed: in mode `continue`, try tilt series again that failed with the same
+            parameters and input.
     """
+    directory = Path(project_dir).absolute()
+    work = work_of(mode, jobs or [], parameters or {}, retry_failed=retry_failed)
     try:
-        outcome = _process(Path(project_dir), jobs or [], parameters or {}, mode)
+        open_project(directory)  # nothing is written where there is no project
+        with turn(directory, work):
+            outcome = _process(directory, jobs or [], parameters or {}, mode, retry_failed)
+    except WillBeDone as error:
+        get_run_logger().info("%s", error)
+        return Completed(message=str(error), data=Outcome(None, None, {}, []))
     except JobFailed as error:
         return Failed(message=str(error), data=error)
     except CrboostError as error:
@@ -90,16 +105,23 @@ def process_project(
     return Completed(message=f"{len(names)} jobs succeeded: {', '.join(names)}", data=outcome)
 
 
+def open_project(project_dir: Path) -> Project:
+    """The project; imported only now, for it is slow to import."""
+    from crboost.project import Project
+
+    return Project.open(project_dir)
+
+
 def _process(
     project_dir: Path,
     jobs: Sequence[str],
     parameters: Mapping[str, Any],
     mode: Literal["new", "continue"],
+    retry_failed: bool,
 ) -> Outcome:
-    from crboost.project import Project
     from crboost.settings import load_settings
 
-    project = Project.open(project_dir)
+    project = open_project(project_dir)
     settings = load_settings()
     finished: dict[str, str] = {}
     joined = run_at_work(project, settings)
@@ -107,13 +129,14 @@ def _process(
         get_run_logger().info("%s is still at work: following it first", joined.name)
         _run_jobs(project, joined, settings.engine, finished)
     frozen = snapshot(project, parameters)
-    plan = resolve(project, jobs, frozen, mode, settings)
     run = None
-    if plan.is_empty:
-        get_run_logger().info(UP_TO_DATE)
-    else:
-        run = generate(project, plan, frozen, settings)
-        _run_jobs(project, run, settings.engine, finished)
+    with remembering(project, settings):
+        plan = resolve(project, jobs, frozen, mode, settings, retry_failed)
+        if plan.is_empty:
+            get_run_logger().info(UP_TO_DATE)
+        else:
+            run = generate(project, plan, frozen, settings)
+            _run_jobs(project, run, settings.engine, finished)
     pictures = report(project)
     return Outcome(
         run=run.name if run else None,

@@ -58,10 +58,15 @@ def _run_name() -> str:
 
 
 def _process(
-    project_dir: str, jobs: Sequence[str], parameters: Changes, mode: RunMode
+    project_dir: str,
+    jobs: Sequence[str],
+    parameters: Changes,
+    mode: RunMode,
+    retry_failed: bool = True,
 ) -> State[Any]:
     """The flow of `crboost run` inside the flow run that has begun."""
-    return process.fn(Path(project_dir), list(jobs) or None, overrides_of(parameters), mode)
+    changes = overrides_of(parameters)
+    return process.fn(Path(project_dir), list(jobs) or None, changes, mode, retry_failed)
 
 
 @flow(name="process-project", flow_run_name=_run_name, persist_result=False)
@@ -70,6 +75,9 @@ def process_project(
     jobs: Jobs = [],  # noqa: B006
     mode: RunMode = "new",
     parameters: Annotated[ProcessChanges, TO_CHANGE] = ProcessChanges(),  # noqa: B008
+    retry_failed: Annotated[
+        bool, Field(json_schema_extra={"title": "Try failed tilt series again"})
+    ] = True,
 ) -> State[Any]:
     """Process a project: what is up to date stays, what is not runs.
 
@@ -79,8 +87,9 @@ def process_project(
         mode: new: a job whose input changed gets a new number; continue: the existing RELION job
             takes what is new.
         parameters: Set in the project before the run; what is left empty stays as it is.
+        retry_failed: In mode continue: also those that failed with the same parameters and data.
     """
-    return _process(project_dir, list(jobs), parameters, mode)
+    return _process(project_dir, list(jobs), parameters, mode, retry_failed)
 
 
 @flow(name="import", flow_run_name=_run_name, persist_result=False)

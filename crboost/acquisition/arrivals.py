@@ -191,6 +191,7 @@ class Arrivals:
         self._number = 0
         self._changed = True
         self._wake: float | None = None
+        self._latest = 0.0
 
     # -- what is seen ------------------------------------------------------------------------
 
@@ -201,6 +202,7 @@ class Arrivals:
         known = self._files.get(path)
         if known is None or (known.size, known.mtime_ns) != (size, mtime_ns):
             self._files[path] = _File(size, mtime_ns, now)
+            self._latest = now
             self._changed = True
         elif not known.present:
             known.present = True
@@ -281,6 +283,11 @@ class Arrivals:
         """These reports have been dealt with."""
         done = {report.key for report in reports}
         self.pending = [report for report in self.pending if report.key not in done]
+
+    @property
+    def latest(self) -> float:
+        """When a file was last new, or seen to have changed; 0 for never."""
+        return self._latest
 
     def states(self) -> dict[str, SeriesState]:
         """Every tilt series known, and how it stood when `settle` was last called."""
@@ -531,6 +538,7 @@ class Arrivals:
             }
             arrivals._rejected = dict(value["rejected"])
             arrivals._files = {path: _file(one, now) for path, one in value["files"].items()}
+            arrivals._latest = max((file.since for file in arrivals._files.values()), default=0.0)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CrboostError(
                 f"this is no state of a watcher: {type(error).__name__} {error}",

@@ -79,6 +79,7 @@ class Watcher:
         rhythm: how often to do what.
         method: `auto` polls the roots if one of them is on a network filesystem.
         notice: takes a line about the watching itself, such as a directory that has gone.
+        pulse: called again and again while `batches` waits, in its thread.
 
     Raises:
         ProjectError: a root is no directory, or another watcher uses the state file.
@@ -94,7 +95,9 @@ class Watcher:
         rhythm: Rhythm | None = None,
         method: Method = "auto",
         notice: Callable[[str], None] = lambda _: None,
+        pulse: Callable[[], None] = lambda: None,
     ) -> None:
+        self._pulse = pulse
         self.roots = _outermost(roots)
         self.rhythm = rhythm or Rhythm()
         self._notice = notice
@@ -135,6 +138,11 @@ class Watcher:
         """Every tilt series known, how it stands, and how much of it is there."""
         return self._arrivals.standing()
 
+    @property
+    def latest(self) -> float:
+        """When a file was last new, or seen to have changed, in seconds since 1970; 0 for never."""
+        return self._arrivals.latest
+
     def look(self) -> tuple[Report, ...]:
         """Look at all files once; the reports that have not been acknowledged, saved before."""
         self._rescan()
@@ -158,6 +166,7 @@ class Watcher:
         try:
             for rescanned in turns:
                 self._settle(anyway=rescanned)
+                self._pulse()
                 pending = tuple(self._arrivals.pending)
                 # A report from the future: the clock has been set back.
                 if pending and not 0 <= time.time() - pending[0].at < self.rhythm.batch_seconds:

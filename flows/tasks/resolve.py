@@ -25,6 +25,7 @@ def resolve(
     parameters: ProjectParameters,
     mode: Literal["new", "continue"],
     settings: Settings,
+    retry_failed: bool = True,
 ) -> Plan:
     """The same plan that `crboost plan` shows.
 
@@ -34,7 +35,9 @@ def resolve(
     log = get_run_logger()
     for line in project.reconcile():
         log.info("%s: ended while nobody was watching", line)
-    plan = project.plan(jobs, parameters, mode, settings=settings)
+    plan = project.plan(
+        jobs, parameters, mode, retry_failed=None if retry_failed else False, settings=settings
+    )
     create_markdown_artifact(
         plan.to_markdown(),
         key=artifact_key(project.directory, "plan"),

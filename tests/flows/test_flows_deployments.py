@@ -26,7 +26,7 @@ from flows.parameters import (
 
 DEPLOYED = {
     "process-project/headnode", "import/headnode", "preprocess/headnode", "align/headnode",
-    "reconstruct/headnode", "plan-project/headnode", "housekeeping/headnode",
+    "reconstruct/headnode", "plan-project/headnode", "ingest/headnode", "housekeeping/headnode",
 }  # fmt: skip
 
 
