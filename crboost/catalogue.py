@@ -15,6 +15,13 @@ TOMO_MOTIONCORR = "TomogramGroupMetadata.star.relion.tomo.motioncorr"
 TOMO_CTFFIND = "TomogramGroupMetadata.star.relion.tomo.ctffind"
 TOMO_ALIGN = "TomogramGroupMetadata.star.relion.tomo.aligntiltseries"
 TOMO_RECONSTRUCT = "TomogramGroupMetadata.star.relion.tomo.reconstruct"
+TOMO_EXCLUDE = "TomogramGroupMetadata.star.relion.tomo.excludeimages"
+TOMO_DENOISE = "TomogramGroupMetadata.star.relion.tomo.denoise"
+# RELION has no such jobs; its GUI takes these for what they are, tables of tilt series.
+TOMO_DENOISE_TRAIN = "TomogramGroupMetadata.star.relion.tomo.denoisetrain"
+TOMO_TEMPLATE_MATCHING = "TomogramGroupMetadata.star.relion.tomo.templatematching"
+TOMO_CANDIDATES = "TomogramGroupMetadata.star.relion.tomo.candidates"
+DENOISING_MODEL = "ParamsData.targz.cryocare.model"
 OPTIMISATION_SET = "TomoOptimisationSet.star.relion"
 MAP = "DensityMap.mrc"
 MASK = "Mask3D.mrc"
@@ -31,12 +38,14 @@ class InputSlot:
         accepts: node labels, the preferred one first; a label stands for its refinements too.
         relion_field: the option of the RELION job that carries the path.
         optional: whether the job also runs without.
+        of_same_instance: what was made earlier by `<producer>__2` comes first for `<job>__2`.
     """
 
     name: str
     accepts: tuple[str, ...]
     relion_field: str = "in_mic"
     optional: bool = False
+    of_same_instance: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,18 @@ FS_MOTION_AND_CTF = JobType(
     outputs=(OutputNode("tilt_series_ctf.star", TOMO_CTFFIND),),
     parallel_over="tilts",
 )
+TILT_FILTER = JobType(
+    name="tiltFilter",
+    title="Tilt filter",
+    summary="Leaves out tilt images by rules, by a classifier's word, or by a person's.",
+    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND,)),),
+    outputs=(OutputNode("selected_tilt_series.star", TOMO_EXCLUDE),),
+)
 TS_ALIGNMENT = JobType(
     name="tsAlignment",
     title="Tilt-series alignment",
     summary="Finds the shift of every tilt image and the tilt axis.",
-    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND,)),),
+    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_EXCLUDE)),),
     outputs=(OutputNode("aligned_tilt_series.star", TOMO_ALIGN),),
 )
 TS_RECONSTRUCT = JobType(
@@ -147,11 +163,55 @@ RECONSTRUCT_TOMOGRAMS = JobType(
     relion_type="relion.reconstructtomograms",
     can_continue=False,
 )
+DENOISE_TRAIN = JobType(
+    name="denoiseTrain",
+    title="Denoising: training",
+    summary="Trains one cryoCARE model on the halves of some tomograms.",
+    inputs=(InputSlot("tomograms", (TOMO_RECONSTRUCT,)),),
+    outputs=(
+        OutputNode("training_tomograms.star", TOMO_DENOISE_TRAIN),
+        OutputNode("denoising_model.tar.gz", DENOISING_MODEL),
+    ),
+)
+DENOISE_PREDICT = JobType(
+    name="denoisePredict",
+    title="Denoising",
+    summary="Denoises tomograms with a trained cryoCARE model.",
+    inputs=(
+        InputSlot("tomograms", (TOMO_RECONSTRUCT,)),
+        InputSlot("model", (DENOISING_MODEL,), "in_3dref"),
+    ),
+    outputs=(OutputNode("tomograms.star", TOMO_DENOISE),),
+    parallel_over="tilts",
+)
+TEMPLATE_MATCHING = JobType(
+    name="templateMatching",
+    title="Template matching",
+    summary="Looks for a template, in all orientations, everywhere in every tomogram.",
+    inputs=(InputSlot("tomograms", (TOMO_DENOISE, TOMO_RECONSTRUCT)),),
+    outputs=(OutputNode("tomograms.star", TOMO_TEMPLATE_MATCHING),),
+    parallel_over="tilts",
+)
+EXTRACT_CANDIDATES = JobType(
+    name="extractCandidates",
+    title="Candidate extraction",
+    summary="Takes the best places of the score maps for particles.",
+    inputs=(InputSlot("scores", (TOMO_TEMPLATE_MATCHING,), of_same_instance=True),),
+    outputs=(
+        OutputNode("tomograms.star", TOMO_CANDIDATES),
+        OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.candidates"),
+        OutputNode("candidates.star", "ParticleGroupMetadata.star.relion.tomo.candidates"),
+    ),
+)
 SUBTOMO_EXTRACTION = JobType(
     name="subtomoExtraction",
     title="Pseudo-subtomograms",
     summary="Cuts particles out of the tilt series.",
-    inputs=(InputSlot("optimisation_set", (OPTIMISATION_SET,), "in_optimisation"),),
+    inputs=(
+        InputSlot(
+            "optimisation_set", (OPTIMISATION_SET,), "in_optimisation", of_same_instance=True
+        ),
+    ),
     outputs=(
         OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.extract"),
         OutputNode("particles.star", "ParticleGroupMetadata.star.relion.tomo.extract"),
@@ -207,9 +267,14 @@ CATALOGUE: dict[str, JobType] = {
         MOTION_CORR,
         CTF_FIND,
         FS_MOTION_AND_CTF,
+        TILT_FILTER,
         TS_ALIGNMENT,
         RECONSTRUCT_TOMOGRAMS,
         TS_RECONSTRUCT,
+        DENOISE_TRAIN,
+        DENOISE_PREDICT,
+        TEMPLATE_MATCHING,
+        EXTRACT_CANDIDATES,
         SUBTOMO_EXTRACTION,
         RECONSTRUCT_PARTICLE,
         CLASS3D,

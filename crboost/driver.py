@@ -17,13 +17,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from crboost import __version__
+from crboost.builders.step import Step
 from crboost.catalogue import CATALOGUE, JobType
 from crboost.errors import CrboostError, ToolError
 from crboost.files import read_json, write_json
@@ -43,10 +45,15 @@ from crboost.results import (
 )
 from crboost.scheduler.memory import oom_kill_count
 from crboost.stages import Context, SeriesInput, Stage, stage_for
+from crboost.stages.base import DatasetStage, FinishingStage
+from crboost.step_files import prepare
 from crboost.tool_commands import ToolCommands, frozen_settings
 from crboost.translate.tables import Row, write_table
 
 Log = Callable[[str], None]
+
+#: In the job's directory: what was done once, with all tilt series.
+DATASET_FILE = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Request:
         input_star: project-relative global table; None for the import.
         workers: RELION's `--j`.
         python: interpreter for the embedded tools.
+        other_inputs: the further inputs: RELION's field (`in_3dref`) -> project-relative file.
     """
 
     project: Path
@@ -72,6 +80,7 @@ class Request:
     input_star: str | None
     workers: int
     python: str
+    other_inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -82,6 +91,14 @@ class Request:
     def run(self) -> str:
         """The run's name: the directory that holds the snapshot."""
         return self.snapshot.parent.name
+
+
+class _StepFailed(ToolError):
+    """A command failed; `redo`: for a reason that lies outside the tilt series."""
+
+    def __init__(self, message: str, *, redo: bool) -> None:
+        super().__init__(message)
+        self.redo = redo
 
 
 class _Aborted(Exception):
@@ -135,7 +152,13 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
     stage = stage_for(job_type.name, effective.job.tool)
     at_once, each = _share(request.workers, job_type)
     context = Context(
-        request.project, request.job, effective, request.input_star, request.python, each
+        request.project,
+        request.job,
+        effective,
+        request.input_star,
+        request.python,
+        each,
+        _by_slot(request, job_type),
     )
     series = stage.inputs(context)
     description = _describe(request, effective, job_type, list(series))
@@ -150,8 +173,10 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
         + (f"{len(kept_failed)} failed before, " if kept_failed else "")
         + f"{len(todo)} to do"
     )
+    if isinstance(stage, DatasetStage):
+        _run_dataset(request, stage, context, tools, series, runner, log)
     _run_series(request, stage, context, tools, todo, runner, at_once, log)
-    _finish(request, job_type, series)
+    _finish(request, job_type, stage, context, series)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     description["resources"] = {
         "wall_seconds": round(time.monotonic() - started, 2),
@@ -173,6 +198,73 @@ def _run_series(
     log: Log,
 ) -> None:
     """Work through the tilt series, `at_once` at a time; stop when told to."""
+    with (
+        _stopped_by_abort(request, runner),
+        ThreadPoolExecutor(max_workers=max(1, at_once)) as pool,
+    ):
+        futures = [pool.submit(_one, request, stage, context, tools, one, runner) for one in todo]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                result = future.result()
+                end = f": {result.reason}" if result.reason else ""
+                log(
+                    f"[{number}/{len(todo)}] {result.tilt_series} {result.status}{end} "
+                    f"({result.seconds:.1f} s)"
+                )
+        except BaseException:
+            runner.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _run_dataset(
+    request: Request,
+    stage: DatasetStage,
+    context: Context,
+    tools: ToolCommands,
+    series: Mapping[str, SeriesInput],
+    runner: Runner,
+    log: Log,
+) -> None:
+    """What the job does once with all tilt series, unless that is done already.
+
+    Raises:
+        ToolError: a step failed; so does the job then.
+    """
+    usable = {name: one for name, one in series.items() if not (one.problem or one.skip)}
+    if not usable:
+        return
+    steps = stage.dataset_steps(context, usable)
+    creates = [name for step in steps for name in step.creates]
+    inputs = {name: one.fingerprint for name, one in usable.items()}
+    fingerprint = fingerprint_of([request.fingerprint, inputs])
+    record = request.directory / DATASET_FILE
+    made = all((request.project / name).exists() for name in creates)
+    if made and record.is_file() and read_json(record).get("fingerprint") == fingerprint:
+        log(f"{', '.join(step.name for step in steps)}: done before")
+        return
+    record.unlink(missing_ok=True)
+    commands: list[list[str]] = []
+    clock = time.monotonic()
+    with _stopped_by_abort(request, runner):
+        for step in steps:
+            log(f"{step.name}: {len(usable)} tilt series")
+            _run_step(request, context, tools, step, runner, commands, "all tilt series")
+    write_json(
+        record,
+        {
+            "fingerprint": fingerprint,
+            "tilt_series": list(usable),
+            "seconds": round(time.monotonic() - clock, 2),
+            "commands": commands,
+            "outputs": creates,
+        },
+    )
+
+
+@contextmanager
+def _stopped_by_abort(request: Request, runner: Runner) -> Iterator[None]:
+    """End the tools when RELION asks for it; InterruptedError becomes `_Aborted` then."""
     stop = threading.Event()
     aborted = threading.Event()
 
@@ -186,22 +278,7 @@ def _run_series(
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        with ThreadPoolExecutor(max_workers=max(1, at_once)) as pool:
-            futures = [
-                pool.submit(_one, request, stage, context, tools, one, runner) for one in todo
-            ]
-            try:
-                for number, future in enumerate(as_completed(futures), start=1):
-                    result = future.result()
-                    end = f": {result.reason}" if result.reason else ""
-                    log(
-                        f"[{number}/{len(todo)}] {result.tilt_series} {result.status}{end} "
-                        f"({result.seconds:.1f} s)"
-                    )
-            except BaseException:
-                runner.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        yield
     except InterruptedError:
         if aborted.is_set():
             raise _Aborted from None
@@ -224,7 +301,6 @@ def _one(
     clock = time.monotonic()
     fingerprint = _fingerprint(request, series)
     commands: list[list[str]] = []
-    redo = False  # whether a failure lies outside this series
 
     def result(**values: object) -> SeriesResult:
         made = SeriesResult(
@@ -242,20 +318,11 @@ def _one(
 
     if series.problem is not None:
         return result(status="failed", reason=series.problem, warnings=list(series.warnings))
+    if series.skip is not None:
+        return result(status="skipped", reason=series.skip, warnings=list(series.warnings))
     try:
         for step in stage.steps(context, series):
-            argv = tools.command(context.parameters.job.tool, step)
-            commands.append(argv)
-            _prepare(request.project, step.files, step.creates)
-            kills = oom_kill_count()
-            finished = runner.run(argv, directory=request.project, environment=step.environment)
-            if finished.code != 0 and kills != oom_kill_count():
-                raise _OutOfMemory(f"{series.name}: {step.name} was killed for its memory")
-            absent = [one for one in step.creates if not (request.project / one).exists()]
-            if finished.code != 0 or absent:
-                gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
-                redo = finished.code < 0 or _is_disk_full(finished.tail)
-                raise ToolError(f"{step.name} failed with {finished.describe()}{gone}")
+            _run_step(request, context, tools, step, runner, commands, series.name)
         output = stage.output(context, series)
         if not output.rows:
             why = "; ".join(output.warnings) or "no reason given"
@@ -264,6 +331,7 @@ def _one(
         if isinstance(error, InterruptedError):
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        redo = isinstance(error, _StepFailed) and error.redo
         return result(status="failed", reason=str(error), redo=redo or full)
     table = f"{request.job}/tilt_series/{series.name}.star"
     write_table(request.project / table, series.name, output.rows)
@@ -278,22 +346,46 @@ def _one(
     )
 
 
+def _run_step(
+    request: Request,
+    context: Context,
+    tools: ToolCommands,
+    step: Step,
+    runner: Runner,
+    commands: list[list[str]],
+    subject: str,
+) -> None:
+    """Run one command and look for what it must have made; `commands` gets its argv.
+
+    Raises:
+        _StepFailed: it failed, or left out a file.
+    """
+    argv = tools.command(context.parameters.job, step)
+    commands.append(argv)
+    prepare(request.project, step)
+    kills = oom_kill_count()
+    directory = request.project / step.directory
+    finished = runner.run(argv, directory=directory, environment=step.environment)
+    if finished.code != 0 and kills != oom_kill_count():
+        raise _OutOfMemory(f"{subject}: {step.name} was killed for its memory")
+    absent = [one for one in step.creates if not (request.project / one).exists()]
+    if finished.code != 0 or absent:
+        gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
+        redo = finished.code < 0 or _is_disk_full(finished.tail)
+        raise _StepFailed(f"{step.name} failed with {finished.describe()}{gone}", redo=redo)
+
+
 def _is_disk_full(words: Iterable[str]) -> bool:
     return any(os.strerror(errno.ENOSPC) in line for line in words)
 
 
-def _prepare(project: Path, files: object, creates: tuple[str, ...]) -> None:
-    """Write a step's input files, and remove what it must make: an old file is no proof."""
-    from crboost.files import write_text
-
-    assert isinstance(files, dict)
-    for name, text in files.items():
-        write_text(project / name, text)
-    for name in creates:
-        (project / name).unlink(missing_ok=True)
-
-
-def _finish(request: Request, job_type: JobType, series: dict[str, SeriesInput]) -> None:
+def _finish(
+    request: Request,
+    job_type: JobType,
+    stage: Stage,
+    context: Context,
+    series: dict[str, SeriesInput],
+) -> None:
     """Write the global table of all done series and declare the output node.
 
     Raises:
@@ -314,6 +406,8 @@ def _finish(request: Request, job_type: JobType, series: dict[str, SeriesInput])
     ]
     main = job_type.main_output
     write_table(request.directory / main.file, "global", rows)
+    if isinstance(stage, FinishingStage):
+        stage.finish(context, done)
     nodes = [Node(f"{request.job}/{output.file}", output.label) for output in job_type.outputs]
     write_output_nodes(request.directory, nodes)
 
@@ -344,6 +438,15 @@ def _keeps_failed(request: Request) -> bool:
 
 def _fingerprint(request: Request, series: SeriesInput) -> str:
     return fingerprint_of([request.fingerprint, series.fingerprint])
+
+
+def _by_slot(request: Request, job_type: JobType) -> dict[str, str]:
+    """The further inputs, by the names that the catalogue gives them."""
+    return {
+        slot.name: request.other_inputs[slot.relion_field]
+        for slot in job_type.inputs
+        if slot.relion_field in request.other_inputs
+    }
 
 
 def _share(workers: int, job_type: JobType) -> tuple[int, int]:

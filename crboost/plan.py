@@ -15,6 +15,7 @@ from typing import Any, Literal
 from crboost.catalogue import CATALOGUE, InputSlot, JobType, label_matches, producers_of
 from crboost.errors import PlanError
 from crboost.history import PastJob
+from crboost.results import with_extra
 
 Mode = Literal["new", "continue"]
 
@@ -35,6 +36,7 @@ class WantedJob:
         commands: the tool commands for one tilt series, for people to read.
         resources: what it asks of the machine.
         data: for a job that reads raw data: tilt series to fingerprint of what lies on disk.
+        extras: for a job that reads more than its input: tilt series to fingerprint of the rest.
     """
 
     node: str
@@ -45,6 +47,7 @@ class WantedJob:
     commands: tuple[tuple[str, ...], ...] = ()
     resources: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ def _resolve(
         if path is not None:
             reason = f"{node} is up to date in {past.name}"
             return PlannedInput(slot.name, slot.relion_field, path, path, node, reason)
-    for past in newest_first:
+    for past in _by_instance(job, slot, newest_first):
         path = past.output_with_label(slot.accepts)
         if past.status == "Succeeded" and path is not None and path not in past.missing:
             reason = f"newest succeeded job that made one: {past.name}"
@@ -279,11 +282,30 @@ def _resolve(
 
 
 def _producers_in_run(job: WantedJob, slot: InputSlot, nodes: Sequence[str]) -> list[str]:
-    """Jobs of this run that make what the slot accepts: the same instance first, newest first."""
+    """Jobs of this run that make what the slot accepts: the same instance first, then the last.
+
+    Of a chain such as fsMotionAndCtf, tiltFilter the one nearest to the job counts.
+    """
     types = {name for label in slot.accepts for name in producers_of(label)}
     fitting = [node for node in nodes if node.partition("__")[0] in types]
+    order = {name: rank for rank, name in enumerate(CATALOGUE)}
     instance = job.node.partition("__")[2]
-    return sorted(fitting, key=lambda node: node.partition("__")[2] != instance)
+
+    def rank(node: str) -> tuple[bool, int]:
+        name, _, number = node.partition("__")
+        return number != instance, -order[name]
+
+    return sorted(fitting, key=rank)
+
+
+def _by_instance(
+    job: WantedJob, slot: InputSlot, newest_first: Sequence[PastJob]
+) -> Sequence[PastJob]:
+    """Past jobs in the order in which their outputs are taken."""
+    if not slot.of_same_instance:
+        return newest_first
+    instance = job.node.partition("__")[2]
+    return sorted(newest_first, key=lambda past: (past.node or "").partition("__")[2] != instance)
 
 
 def _output_of(job_type: str, slot: InputSlot) -> str:
@@ -420,6 +442,10 @@ def _news(
                     for name, record in producer.series.items()
                     if record.status == "done"
                 }
+    available = {
+        name: with_extra(fingerprint, job.extras.get(name))
+        for name, fingerprint in available.items()
+    }
     new = [name for name in available if name not in past.series]
     changed = [
         name

@@ -150,6 +150,14 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def with_extra(fingerprint: str, extra: str | None) -> str:
+    """Fingerprint of a series' input that is more than what its producer made; None: no more.
+
+    Planner and driver must make it the same way.
+    """
+    return fingerprint if extra is None else fingerprint_of([fingerprint, extra])
+
+
 def table_fingerprint(path: Path) -> str:
     """A short hash of a tilt series' STAR file, for jobs that leave no result files."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""

@@ -31,6 +31,7 @@ def wanted_job(
         PlanError: it is RELION's own job, and this installation has no RELION.
     """
     from crboost.stages import Context, SeriesInput, stage_for
+    from crboost.stages.base import DatasetStage, ExtraInputStage
     from crboost.stages.import_movies import available_series
 
     job_type = CATALOGUE[job_type_of(node)]
@@ -45,15 +46,19 @@ def wanted_job(
     data: dict[str, str] = {}
     if not job_type.inputs:
         data = available_series(project, effective)
+    commands = list(stage.steps(context, example))
+    if isinstance(stage, DatasetStage):
+        commands = [*stage.dataset_steps(context, {example.name: example}), *commands]
     return WantedJob(
         node=node,
         job_type=job_type,
         fingerprint=parameters.fingerprint(node),
         parameters={key: str(value) for key, value in effective.decisive().items()},
         overrides=_overrides(effective, job_type),
-        commands=tuple(step.argv for step in stage.steps(context, example)),
+        commands=tuple(step.argv for step in commands),
         resources=resources,
         data=data,
+        extras=stage.extras(project) if isinstance(stage, ExtraInputStage) else {},
     )
 
 

@@ -20,6 +20,7 @@ from crboost.cli import (
     schemer,
     session,
     status,
+    tilts,
     up,
     watch,
 )
@@ -76,5 +77,6 @@ app.command("log", rich_help_panel=LOOK)(log.log)
 app.command("history", rich_help_panel=LOOK)(history.history)
 app.command("watch", rich_help_panel=LOOK)(watch.watch)
 app.add_typer(session.app, name="session", rich_help_panel=START)
+app.add_typer(tilts.app, name="tilts", rich_help_panel=WORK)
 app.add_typer(schemer.app, name="schemer", rich_help_panel="Inside")
 app.add_typer(job.app, name="job", rich_help_panel="Inside")

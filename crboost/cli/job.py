@@ -18,6 +18,9 @@ def run(
     node: Annotated[str, typer.Option(help="The job's name in the scheme.")],
     fingerprint: Annotated[str, typer.Option(help="Of the job's parameters, from the plan.")] = "",
     in_mics: Annotated[str | None, typer.Option("--in_mics", help="The tilt series' STAR.")] = None,
+    in_coords: Annotated[str | None, typer.Option("--in_coords", help="Further input.")] = None,
+    in_3dref: Annotated[str | None, typer.Option("--in_3dref", help="Further input.")] = None,
+    in_mask: Annotated[str | None, typer.Option("--in_mask", help="Further input.")] = None,
     workers: Annotated[int, typer.Option("--j", min=1, help="Processes that it may use.")] = 1,
 ) -> None:
     """Do one RELION job in the current directory, which is the project.
@@ -35,6 +38,15 @@ def run(
         input_star=in_mics,
         workers=workers,
         python=sys.executable,
+        other_inputs={
+            field: path
+            for field, path in (
+                ("in_coords", in_coords),
+                ("in_3dref", in_3dref),
+                ("in_mask", in_mask),
+            )
+            if path
+        },
     )
     raise typer.Exit(run_job(request, log=_say))
 

@@ -8,6 +8,7 @@ from crboost.parameters.acquisition import DEFAULT_EER_FRAMES_PER_FRACTION, Acqu
 from crboost.parameters.base import FieldFacts, ParameterModel, field_facts
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
+from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.effective import EffectiveParameters
 from crboost.parameters.errors import ParameterProblemsError, Problem
 from crboost.parameters.job_base import JobParameters
@@ -39,6 +40,9 @@ from crboost.parameters.relion_jobs import (
     SubtomoExtraction,
 )
 from crboost.parameters.schema import ParameterRow, describe, json_schema
+from crboost.parameters.template_matching_jobs import ExtractCandidates, TemplateMatching
+from crboost.parameters.tilt_filter_jobs import TiltFilter
+from crboost.parameters.warp_jobs import TsCtf, TsImport
 
 __all__ = [
     "DEFAULT_EER_FRAMES_PER_FRACTION",
@@ -49,7 +53,10 @@ __all__ = [
     "Computing",
     "CtfFind",
     "DataSources",
+    "DenoisePredict",
+    "DenoiseTrain",
     "EffectiveParameters",
+    "ExtractCandidates",
     "FieldFacts",
     "FsMotionAndCtf",
     "ImportMovies",
@@ -67,7 +74,11 @@ __all__ = [
     "Refine3d",
     "RelionJobParameters",
     "SubtomoExtraction",
+    "TemplateMatching",
+    "TiltFilter",
     "TsAlignment",
+    "TsCtf",
+    "TsImport",
     "TsReconstruct",
     "describe",
     "field_facts",

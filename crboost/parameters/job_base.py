@@ -12,6 +12,12 @@ PIXEL_SIZE = "microscope.pixel_size_angstrom"
 BINNING = "acquisition.reconstruction_binning"
 
 
+Tool = Literal[
+    "cpu", "warp", "aretomo2", "aretomo3", "imod", "cryocare", "pytom", "membrain", "relion"
+]
+"""What can do a job; each job type says which of them can do it."""
+
+
 class JobParameters(ParameterModel):
     """What every job type has.
 
@@ -24,7 +30,7 @@ class JobParameters(ParameterModel):
     uses: ClassVar[frozenset[str]] = frozenset()
     yields_to_mdoc: ClassVar[frozenset[str]] = frozenset()
 
-    tool: Literal["cpu", "relion"] = field(
+    tool: Tool = field(
         "cpu", title="Tool", description="The program that does the work; cpu is built in."
     )
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 
 from crboost.errors import ParameterError
 from crboost.parameters.base import closest, field, field_facts
+from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
 from crboost.parameters.relion_jobs import RELION_MODELS
 from crboost.parameters.shaped_text import (
@@ -24,6 +25,8 @@ from crboost.parameters.shaped_text import (
     parse_range,
     parse_size,
 )
+from crboost.parameters.template_matching_jobs import ExtractCandidates, TemplateMatching
+from crboost.parameters.tilt_filter_jobs import TiltFilter
 
 
 class CpuJobParameters(JobParameters):
@@ -411,6 +414,11 @@ _MODELS: tuple[type[JobParameters], ...] = (
     FsMotionAndCtf,
     TsAlignment,
     TsReconstruct,
+    TiltFilter,
+    DenoiseTrain,
+    DenoisePredict,
+    TemplateMatching,
+    ExtractCandidates,
     *RELION_MODELS,
 )
 

@@ -9,6 +9,7 @@ from crboost.errors import ProjectError
 from crboost.stages.base import Context, SeriesInput, Stage
 from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
 from crboost.stages.import_movies import ImportMovies
+from crboost.stages.tilt_filter import CpuTiltFilter
 
 __all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
 
@@ -16,6 +17,7 @@ __all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
 STAGES: dict[tuple[str, str], Stage] = {
     ("importmovies", "cpu"): ImportMovies(),
     ("fsMotionAndCtf", "cpu"): CpuFrames(),
+    ("tiltFilter", "cpu"): CpuTiltFilter(),
     ("tsAlignment", "cpu"): CpuAlign(),
     ("tsReconstruct", "cpu"): CpuReconstruct(),
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from crboost.builders.step import Step
 from crboost.parameters import EffectiveParameters
+from crboost.results import SeriesResult
 from crboost.translate.output import SeriesOutput
 from crboost.translate.tables import Row
 
@@ -22,6 +23,7 @@ class SeriesInput:
         global_row: its row in the input's global table.
         rows: its tilt images.
         problem: why it cannot be used at all; its result is then `failed`.
+        skip: why the job has nothing to do with it; its result is then `skipped`.
         source: what the stage itself wants to remember between `inputs` and `output`.
     """
 
@@ -31,6 +33,7 @@ class SeriesInput:
     rows: list[Row]
     warnings: tuple[str, ...] = ()
     problem: str | None = None
+    skip: str | None = None
     source: Any = None
 
 
@@ -44,6 +47,7 @@ class Context:
         input_star: the input's global table, project-relative; None for the import.
         python: interpreter for the embedded tools.
         workers: processes that one tilt series may use.
+        other_inputs: the job's further inputs: name of the input slot -> project-relative file.
     """
 
     project: Path
@@ -52,6 +56,7 @@ class Context:
     input_star: str | None
     python: str
     workers: int
+    other_inputs: Mapping[str, str] = field(default_factory=dict)
 
     def tool_directory(self, series: str) -> str:
         """Where the tool works on one tilt series, project-relative."""
@@ -71,4 +76,39 @@ class Stage(Protocol):
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         """Read what the commands left and turn it into RELION rows."""
+        ...
+
+
+@runtime_checkable
+class DatasetStage(Protocol):
+    """A stage that also does something once, with all tilt series, before any of them."""
+
+    def dataset_steps(self, context: Context, series: Mapping[str, SeriesInput]) -> Sequence[Step]:
+        """The commands, in order. Pure.
+
+        They run again only when the job's parameters, the fingerprint of a tilt series that is
+        neither skipped nor a problem, or what they made, have changed.
+        """
+        ...
+
+
+@runtime_checkable
+class FinishingStage(Protocol):
+    """A stage that makes files out of the results of all its tilt series."""
+
+    def finish(self, context: Context, done: Sequence[SeriesResult]) -> None:
+        """Write the job's further outputs; its table of tilt series is written already."""
+        ...
+
+
+@runtime_checkable
+class ExtraInputStage(Protocol):
+    """A stage whose result depends on more than its parameters and another job's output."""
+
+    def extras(self, project: Path) -> Mapping[str, str]:
+        """Tilt series -> fingerprint of what else its result depends on.
+
+        The stage's `inputs` put the same into `SeriesInput.fingerprint`, by
+        `crboost.results.with_extra`.
+        """
         ...
