@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 # Real RELION, Apptainer and Slurm, where they have been brought up: tests/testbed/README.md; a
-# real Chromium: tests/browser/fixtures.py.
-pytest_plugins = ["testbed.fixtures", "browser.fixtures"]
+# real Chromium, and a Prefect server with its pages: tests/browser/.
+pytest_plugins = ["testbed.fixtures", "browser.fixtures", "browser.service"]
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -29,6 +29,9 @@ _OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-default-apps", "--disable-extensions", "--disable-dev-shm-usage", "--disable-gpu",
     "--mute-audio", "--hide-scrollbars", "--password-store=basic",
+    # A desk with a mouse: without one, pages show what they have for telephones.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,"
+    "availablePointerTypes=4",
     # Nothing but this machine: a page that needs the internet fails here as on a headnode.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
 )  # fmt: skip
@@ -296,18 +299,26 @@ class Browser:
     def choose(
         self, label: str, option: str, within: str | None = None, timeout: float = 30
     ) -> None:
-        """Open the list of this field and take one of its options."""
-        self._click_element(self._field(label, within, timeout))
-        self.click(option, "[role=option], option, li, .p-select-option, .p-select-options *")
+        """Take one option of this field's list."""
+        self._open_list(label, within, timeout)
+        self.click(option, "[role=option]", timeout)
+        self._press("Escape")  # a list of several choices stays open
 
     def options(self, label: str, within: str | None = None, timeout: float = 30) -> list[str]:
-        """Open the list of this field, read its options, and close it."""
-        self._click_element(self._field(label, within, timeout))
-        option = "document.querySelectorAll('[role=option], .p-select-option')"
-        self.wait_for(f"{option}.length", timeout)
-        found = self.evaluate(f"[...{option}].map(e => e.innerText.trim())")
+        """The options of this field's list."""
+        self._open_list(label, within, timeout)
+        shown = "[...document.querySelectorAll('[role=option]')].map(e => e.innerText.trim())"
+        found = self.evaluate(shown)
         self._press("Escape")
+        self.wait_for(f"{shown}.length === 0", timeout)
         return [str(one) for one in found]
+
+    def _open_list(self, label: str, within: str | None, timeout: float) -> None:
+        """With the keyboard: a click opens Prefect's lists, and closes them again at once."""
+        field = self._field(label, within, timeout)
+        self.evaluate(f"(e => (e.querySelector('button') || e).focus())({field})")
+        self._press("ArrowDown")
+        self.wait_for("document.querySelector('[role=option]')", timeout)
 
     def screenshot(self, path: Path, *, whole_page: bool = False, selector: str = "") -> Path:
         """Write a PNG of what is visible, of the whole page, or of one element."""
@@ -352,7 +363,7 @@ class Browser:
         )
 
     def _press(self, key: str) -> None:
-        code = {"Enter": 13, "Escape": 27, "Delete": 46}[key]
+        code = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "Delete": 46}[key]
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self._link.call(
@@ -369,22 +380,26 @@ class Browser:
             )
         )
 
-    def _click_element(self, element: str) -> None:
-        """Scroll to it, and press the mouse in its middle; waits until it stands still."""
+    def _click_element(self, element: str, timeout: float = 15) -> None:
+        """Scroll to it, and press the mouse in its middle; waits until it can be hit."""
         middle = (
             f"(e => {{ if (!e) return null; e.scrollIntoView({{block: 'center', "
             "behavior: 'instant'}); const b = e.getBoundingClientRect(); "
-            f"return [b.x + b.width / 2, b.y + b.height / 2] }})({element})"
+            "const x = b.x + b.width / 2, y = b.y + b.height / 2, "
+            "hit = document.elementFromPoint(x, y); "
+            f"return [x, y, Boolean(hit) && (e.contains(hit) || hit.contains(e))] }})({element})"
         )
         before = None
-        for _ in range(40):
+        deadline = time.monotonic() + timeout
+        while True:
             point = self.evaluate(middle)
-            if point is not None and point == before:
+            if point is not None and point == before and point[2]:
                 break
+            if time.monotonic() > deadline:
+                why = "it is gone" if point is None else "it is covered or never stands still"
+                raise BrowserError(f"{why}: {element[-200:]}\n{_shortened(self.text())}")
             before = point
             time.sleep(0.05)
-        else:
-            raise BrowserError(f"it is gone, or never stands still: {element[-200:]}")
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self._link.call(
                 "Input.dispatchMouseEvent", type=kind, x=point[0], y=point[1],
@@ -400,7 +415,12 @@ class Browser:
                 return value
             if time.monotonic() > deadline:
                 raise BrowserError(
-                    f"{complaint} ({timeout:g} s)\n{self.url} shows:\n{self.text()[:4000]}\n"
+                    f"{complaint} ({timeout:g} s)\n{self.url} shows:\n{_shortened(self.text())}\n"
                     f"problems: {self._link.problems[-10:]}"
                 )
             time.sleep(0.1)
+
+
+def _shortened(text: str, length: int = 4000) -> str:
+    """The beginning and, of what does not fit, the end: messages are at the end of a page."""
+    return text if len(text) <= length else f"{text[: length // 2]}\n...\n{text[-length // 2 :]}"

@@ -1,4 +1,8 @@
-"""A whole Prefect server with its web pages, crboost's deployments on it, and a worker."""
+"""A whole Prefect server with its web pages, crboost's deployments on it, and a worker.
+
+Fixtures: `service` (the server), `deployed` (with the deployments), `worker` (its directory, with
+its log `out`), `simulated_project` (a project of the example data), `eventually`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from crboost.project import Project
 from flows.local_server import LocalServer
 
 #: What `LocalServer` does without, and a server for people has.
@@ -132,6 +137,16 @@ def worker(deployed: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def simulated_project(tmp_path: Path, example_data: Path) -> Project:
+    """A project of the example data, not yet run."""
+    return Project.create(
+        tmp_path / "project",
+        movies=[str(example_data / "frames" / "*")],
+        mdocs=[str(example_data / "*.mdoc")],
+    ).project
 
 
 @pytest.fixture
