@@ -8,18 +8,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Step:
-    """What the driver has to run.
+    """What the driver has to run. Every path outside `argv` is project-relative.
 
     Attributes:
         name: for logs.
-        argv: the command; never a shell string.
-        files: text files to write before it runs, project-relative path to content.
-        creates: project-relative files that must be there afterwards: the only proof of success.
+        argv: the command; never a shell string. Paths in it are as `directory` sees them.
+        directory: where the command runs; made if it is not there.
+        clears: files and directories that are removed before anything else: what an earlier
+            attempt left must not pass for a result.
+        links: symbolic links to make, link to what it leads to.
+        files: text files to write before it runs, path to content.
+        creates: files that must be there afterwards: the only proof of success. They are removed
+            before it runs.
         environment: variables to set on top of the driver's own.
+        tool: which of the installation's tools the program belongs to; None: the job's.
     """
 
     name: str
     argv: tuple[str, ...]
+    directory: str = "."
+    clears: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     creates: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    tool: str | None = None
