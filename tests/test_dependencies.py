@@ -16,9 +16,9 @@ SECTIONS = {"test": "## For tests", "dev": "## For development"}
 
 #: Import name -> package name, where they differ.
 PACKAGES = {"PIL": "pillow", "pydantic_core": "pydantic"}
-#: Declared, but never imported: fastapi for its bounds (Prefect's server breaks with others),
-#: imagecodecs because tifffile reads LZW and EER with it.
-NOT_IMPORTED = {"fastapi", "imagecodecs"}
+#: Declared, but never imported: fastapi and sqlalchemy for their bounds (Prefect's server breaks
+#: with others), imagecodecs because tifffile reads LZW and EER with it.
+NOT_IMPORTED = {"fastapi", "sqlalchemy", "imagecodecs"}
 
 
 def names(requirements: list[str]) -> set[str]:
