@@ -79,10 +79,11 @@ def read_overview(project: Project, settings: Settings | None = None) -> Overvie
     nodes = tuple(run.nodes) if run else ()
     stages = tuple(dict.fromkeys((*(stage for stage, job in newest.items() if job.series), *nodes)))
     arriving = read_arriving(project.directory)
+    session = read_session(project)
     return Overview(
         name=project.name,
         directory=project.directory,
-        session=read_session(project),
+        session=session,
         run=run.name if run else None,
         stages=stages,
         rows=table(
@@ -91,6 +92,7 @@ def read_overview(project: Project, settings: Settings | None = None) -> Overvie
             at_work(project.directory, newest),
             arriving,
             read_intake(project.directory),
+            session.patience.expected_tilts if session else None,
         ),
         failures=tuple(failures(newest)),
         seen_at=arriving.at if arriving else None,
@@ -132,6 +134,7 @@ def table(
     working: Mapping[str, frozenset[str]],
     arriving: Arriving | None,
     taken: Mapping[str, SeriesIntake],
+    expected_tilts: int | None = None,
 ) -> tuple[Row, ...]:
     """The rows, by name. Pure.
 
@@ -141,6 +144,7 @@ def table(
         working: from `at_work`.
         arriving: what the watcher last saw.
         taken: how each series was taken in.
+        expected_tilts: of a whole series, if the session knows.
     """
     standing = arriving.series if arriving else {}
     names = {*states, *standing, *taken, *(name for one in working.values() for name in one)}
@@ -151,7 +155,8 @@ def table(
         last = words[stages[-1]] if stages else NOT_YET
         state = standing[name].state if name in standing else None
         through = state not in OPEN_STATES and last not in (NOT_YET, "running")
-        rows.append(Row(name, arrival(standing.get(name), taken.get(name)), words, through))
+        words_of_arrival = arrival(standing.get(name), taken.get(name), expected_tilts)
+        rows.append(Row(name, words_of_arrival, words, through))
     return tuple(rows)
 
 
@@ -165,19 +170,29 @@ def cells(stages: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[l
     ]
 
 
-def arrivals(arriving: Arriving | None, taken: Mapping[str, SeriesIntake]) -> dict[str, str]:
+def arrivals(
+    arriving: Arriving | None,
+    taken: Mapping[str, SeriesIntake],
+    expected_tilts: int | None = None,
+) -> dict[str, str]:
     """Tilt series -> how it stands at the microscope, in words."""
-    rows = table((), {}, {}, arriving, taken)
+    rows = table((), {}, {}, arriving, taken, expected_tilts)
     return {row.name: row.arrival for row in rows}
 
 
-def arrival(standing: Standing | None, taken: SeriesIntake | None) -> str:
-    """How a tilt series stands at the microscope: `growing 12/13`, `partial 40/41`. Pure.
+def arrival(
+    standing: Standing | None, taken: SeriesIntake | None, expected_tilts: int | None = None
+) -> str:
+    """How a tilt series stands at the microscope: `growing 12/41`, `partial 40/41`. Pure.
 
-    Numbers are movies that are there, or can be used, and tilts that the mdoc names.
+    Numbers are movies that are there, or can be used, and tilts: as many as the mdoc names, or as
+    are expected of a series that grows.
     """
     if standing is None:
         return "" if taken is None else f"{taken.state} {taken.usable}/{taken.tilts}"
     if taken is not None and standing.state == taken.state:
         return f"{taken.state} {taken.usable}/{taken.tilts}"
-    return f"{standing.state} {standing.movies}/{standing.tilts}"
+    tilts = standing.tilts
+    if standing.state is SeriesState.GROWING:
+        tilts = max(tilts, expected_tilts or 0)
+    return f"{standing.state} {standing.movies}/{tilts}"

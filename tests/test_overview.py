@@ -33,6 +33,7 @@ def job(number: int, node: str, *, alive: bool = False, **series: SeriesRecord) 
 def test_arrival_in_words() -> None:
     growing = Standing(SeriesState.GROWING, 12, 11)
     assert arrival(growing, None) == "growing 11/12"
+    assert arrival(growing, None, expected_tilts=41) == "growing 11/41"
     assert arrival(None, None) == ""
     taken = SeriesIntake("TS_01", "partial", 41, 40, ("a.tif",))
     assert arrival(None, taken) == "partial 40/41"

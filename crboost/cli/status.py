@@ -51,6 +51,7 @@ def status(
     running = active_run(opened)
     arriving, taken = read_arriving(opened.directory), read_intake(opened.directory)
     session = read_session(opened)
+    expected = session.patience.expected_tilts if session else None
     if as_json:
         print_json(
             {
@@ -60,7 +61,7 @@ def status(
                 "jobs": [job_values(job) for job in stages.values()],
                 "tilt_series": series_by_stage(stages),
                 "session": session.model_dump(mode="json") if session else None,
-                "microscope": arrivals(arriving, taken),
+                "microscope": arrivals(arriving, taken, expected),
                 "failures": failures(stages),
             }
         )
@@ -85,7 +86,7 @@ def status(
     else:
         typer.echo("Nothing has run yet.")
     told = tuple(stage for stage, job in stages.items() if job.series)
-    table = series_table(told, series_by_stage(stages), {}, arriving, taken)
+    table = series_table(told, series_by_stage(stages), {}, arriving, taken, expected)
     if table:
         columns, lines = cells(told, table)
         heading("Tilt series")

@@ -14,9 +14,11 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from crboost.overview import cells
 from flows.tasks.keys import artifact_key
 
 if TYPE_CHECKING:
+    from crboost.overview import Overview
     from crboost.project import Project
 
 # The pictures become part of a row in Prefect's database: small ones, and not a whole session.
@@ -29,8 +31,16 @@ SHOWN = 12
 def report(project: Project) -> list[Path]:
     """Write the pictures, show table and pictures in Prefect; returns the pictures' paths."""
     from crboost import quality
+    from crboost.overview import read_overview
 
     log = get_run_logger()
+    progress = progress_rows(read_overview(project))
+    if progress:
+        create_table_artifact(
+            progress,
+            key=artifact_key(project.directory, "tilt-series"),
+            description=f"Tilt series of {project.name}: how far each is",
+        )
     rows = table_rows(quality.series_table(project))
     if rows:
         create_table_artifact(
@@ -48,6 +58,12 @@ def report(project: Project) -> list[Path]:
         )
         log.info("%d pictures in %s", len(pictures), pictures[0].parent)
     return pictures
+
+
+def progress_rows(overview: Overview) -> list[dict[str, str]]:
+    """Tilt series by stage, as `crboost status` shows them."""
+    headings, rows = cells(overview.stages, overview.rows)
+    return [dict(zip(headings, row, strict=True)) for row in rows]
 
 
 def pictures_markdown(pictures: Sequence[tuple[Path, str]]) -> str:

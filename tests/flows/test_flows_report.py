@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crboost.overview import Overview, Row
 from flows.tasks.report import (
     PICTURE_WIDTH_PX,
     data_uri,
     pictures_markdown,
+    progress_rows,
     rest_markdown,
     table_rows,
 )
@@ -32,6 +34,18 @@ def test_a_table_has_plain_rounded_values_and_gaps() -> None:
 def test_numbers_that_are_not_finite_never_reach_json() -> None:
     (row,) = table_rows([{"a": math.inf, "b": -math.inf, "c": np.int64(3), "d": True}])
     assert row == {"a": "inf", "b": "-inf", "c": 3, "d": "yes"}
+
+
+def test_how_far_each_series_is_has_a_row_as_in_the_terminal() -> None:
+    rows = (
+        Row("TS_01", "complete 41/41", {"importmovies": "done"}, True),
+        Row("TS_02", "", {"importmovies": "-"}, False),
+    )
+    overview = Overview("demo", Path("/p"), None, None, ("importmovies",), rows, (), None)
+    assert progress_rows(overview) == [
+        {"tilt series": "TS_01", "microscope": "complete 41/41", "importmovies": "done"},
+        {"tilt series": "TS_02", "microscope": "-", "importmovies": "-"},
+    ]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L"])
