@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from crboost.settings import Settings
 
 DEPLOYMENT = "process-project/headnode"
-#: A run that has begun should wait for its project, or have it, after so long.
-BEGINS_WITHIN = timedelta(minutes=3)
+#: How long a run may be called Pending, or Running without being in its project's queue, before
+#: it is taken for dead.
+PENDING_FOR, RUNNING_FOR = timedelta(minutes=3), timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,10 @@ def is_coming(run: FlowRun, now: datetime) -> bool:
 
     A dead one may be called Pending or Running for ever.
     """
-    if run.state is None:
-        return False
-    return run.state.is_scheduled() or now - run.state.timestamp < BEGINS_WITHIN
+    if run.state is None or run.state.is_scheduled():
+        return run.state is not None
+    longest = PENDING_FOR if run.state.is_pending() else RUNNING_FOR
+    return now - run.state.timestamp < longest
 
 
 def start_run(project: Project, session: Session) -> FlowRun:

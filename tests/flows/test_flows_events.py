@@ -1,0 +1,141 @@
+"""Events as Prefect's server takes them, and what is told when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from crboost.acquisition.facts import FileRejected, Report, SeriesComplete, SeriesPartial
+from crboost.acquisition.facts import SeriesReopened as Reopened
+from crboost.session import Session
+from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
+from flows.ingest import Sight, decide
+from flows.turn import work_of
+from flows.watcher import Watched, read_watched, silence, write_watched
+
+PROJECT = Path("/data/projects/one")
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+REPORTS = [
+    Report("a-1", 1.0, SeriesComplete("TS 1", "/raw/TS 1.mdoc", 41, "x")),
+    Report("a-2", 1.0, SeriesPartial("TS_2", "/raw/TS_2.mdoc", 41, 40, ("m.eer",), ("why",), "y")),
+    Report("a-3", 1.0, Reopened("TS_3", "/raw/TS_3.mdoc", "m.eer came", "z")),
+    Report("a-4", 1.0, FileRejected("/raw/x.mdoc", "a montage")),
+]
+
+
+def made(names: list[str]) -> list[Event]:
+    return events_of(REPORTS, names, PROJECT, "One", ["importmovies"])
+
+
+def test_a_batch_is_an_event_for_each_fact_and_one_that_starts_a_run() -> None:
+    events = made(["TS_2", "TS_1"])
+    assert [one.name.removeprefix("crboost.") for one in events] == [
+        "tilt-series.complete", "tilt-series.partial", "tilt-series.reopened", "file.rejected",
+        "tilt-series.arrived",
+    ]  # fmt: skip
+    assert events[1].payload["missing"] == ["m.eer"]
+    assert (events[1].payload["usable"], events[1].payload["tilts"]) == (40, 41)
+    assert events[4].payload == {
+        "names": ["TS_1", "TS_2"], "count": 2, "mode": "continue", "jobs": ["importmovies"],
+    }  # fmt: skip
+
+
+def test_nothing_to_work_on_starts_no_run() -> None:
+    assert ARRIVED not in [one.name for one in made([])]
+
+
+def test_what_is_told_again_is_the_same_event() -> None:
+    first, again = made(["TS_1"]), made(["TS_1"])
+    assert [one.id for one in first] == [one.id for one in again]
+    assert len({one.id for one in first}) == len(first)
+    elsewhere = events_of(REPORTS, ["TS_1"], Path("/data/projects/two"), "One", [])
+    assert not {one.id for one in first} & {one.id for one in elsewhere}
+
+
+def test_an_event_names_its_project() -> None:
+    value = made(["TS_1"])[0].to_json(NOW)
+    assert value["resource"] == {
+        "prefect.resource.id": resource_id(PROJECT), "prefect.resource.name": "One",
+    }  # fmt: skip
+    assert value["payload"]["project_dir"] == "/data/projects/one"
+    assert value["payload"]["tilt_series"] == "TS_1"
+    assert value["occurred"] == "2026-05-01T12:00:00+00:00"
+
+
+def test_a_long_list_is_cut_but_counted() -> None:
+    names = [f"TS_{number:04d}" for number in range(1000)]
+    (payload,) = (one.payload for one in made(names) if one.name == ARRIVED)
+    assert (payload["count"], len(payload["names"])) == (1000, MOST_NAMES)
+
+
+def session(quiet_minutes: float | None) -> Session:
+    return Session(id="s", watch=[Path("/raw")], started=NOW, quiet_minutes=quiet_minutes)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "latest_minutes", "now_minutes", "told", "expected"),
+    [
+        (60, None, 59, None, None),
+        (60, None, 60, None, 0),
+        (60, None, 90, 0, None),  # once for each silence
+        (60, 30, 89, None, None),
+        (60, 30, 90, 0, 30),
+        (None, None, 9999, None, None),
+    ],
+)
+def test_a_silence_is_told_once(
+    minutes: float | None,
+    latest_minutes: float | None,
+    now_minutes: float,
+    told: float | None,
+    expected: float | None,
+) -> None:
+    def stamp(after: float | None) -> float | None:
+        return None if after is None else (NOW + timedelta(minutes=after)).timestamp()
+
+    since = silence(
+        session(minutes), stamp(latest_minutes) or 0.0, NOW + timedelta(minutes=now_minutes),
+        stamp(told),
+    )  # fmt: skip
+    assert since == stamp(expected)
+
+
+@pytest.mark.parametrize(
+    ("sight", "start", "words"),
+    [
+        (Sight(2, todo=("tsAlignment",)), True, "to do: tsAlignment"),
+        (Sight(2), False, "up to date"),
+        (Sight(0, todo=("importmovies",)), False, "no tilt series"),
+        (Sight(2, flow_run="one (1234)", todo=("x",)), False, "one (1234) is at work"),
+        (Sight(2, coming=True, todo=("x",)), False, "about to begin"),
+        (Sight(2, told=1, todo=("x",)), False, "starts a run"),
+        (Sight(2, unfollowed="run_x"), True, "nobody follows"),
+        (Sight(2, told=1, unfollowed="run_x"), True, "nobody follows"),
+        (Sight(2, problem="no RELION"), False, "no RELION"),
+        (Sight(2, todo=("x",), left="every tilt is dark"), False, "every tilt is dark"),
+    ],
+)
+def test_what_ingest_starts(sight: Sight, start: bool, words: str) -> None:
+    decision, said = decide(sight)
+    assert decision is start
+    assert words in said
+
+
+def test_only_runs_that_nobody_shaped_stand_for_each_other() -> None:
+    plain = work_of("continue", [], {}, retry_failed=False)
+    assert plain
+    assert work_of("continue", [], {}, retry_failed=True) not in (plain, "")
+    assert work_of("continue", ["b", "a"], {}, retry_failed=False) == work_of(
+        "continue", ["a", "b"], {}, retry_failed=False
+    )
+    assert work_of("new", [], {}, retry_failed=False) == ""
+    assert work_of("continue", [], {"x": 1}, retry_failed=False) == ""
+
+
+def test_what_was_told_as_begun_is_remembered(tmp_path: Path) -> None:
+    assert read_watched(tmp_path) == []
+    watched = [Watched("s1", PROJECT), Watched("s2", tmp_path)]
+    write_watched(tmp_path, watched)
+    assert read_watched(tmp_path) == watched
