@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -118,6 +119,14 @@ def test_a_wrong_preset_is_refused_with_file_and_field(
     with pytest.raises(ParameterError, match=says) as caught:
         read_preset(path)
     assert str(path) in caught.value.message
+
+
+def test_the_example_of_the_documentation_is_a_preset(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "sessions.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    preset = read_preset(write(tmp_path, example))
+    assert preset.parameters["jobs.tsReconstruct.rescale_angpixs"] == 10
+    assert preset.session.patience.expected_tilts == 41
 
 
 def test_what_is_not_toml_is_refused(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 
 from crboost.acquisition.arrivals import Patience, SeriesState, Standing
 from crboost.acquisition.arriving import write_arriving
 from crboost.acquisition.intake import take_in
 from crboost.acquisition.watch import Watcher
-from crboost.cli.session import rules_of, spread
+from crboost.cli.session import app, rules_of, spread
 from crboost.cpu.example_data import ExampleData
 from crboost.project import Project
 
@@ -143,6 +144,17 @@ def test_presets_are_listed_with_what_they_set(crboost: Crboost, tmp_path: Path)
         one["name"]: one for one in json.loads(crboost("session", "presets", "--json").stdout)
     }
     assert values["krios-k3"]["session"]["patience"]["mdoc_quiet_seconds"] == 180
+
+
+def test_the_documentation_names_the_options_there_are() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("## Options of a session")
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", table.partition("## ")[0], re.MULTILINE))
+    start = typer.main.get_command(app).commands["start"]  # type: ignore[attr-defined]
+    options = {name for one in start.params for name in one.opts if name.startswith("--")}
+    elsewhere = {"--watch", "--project", "--preset", "--set", "--name", "--gain", "--help"}
+    assert documented == options - elsewhere
+    assert {"--watch", "--preset", "--gain", "--set"} <= set(re.findall(r"--[a-z-]+", text))
 
 
 class Terminal:

@@ -91,6 +91,8 @@ def test_a_run_shows_its_jobs_plan_progress_and_results_in_prefect(
     assert "4 jobs to run" in artifacts["plan"].data
     rows = json.loads(artifacts["results"].data)
     assert [row["tilt_series"] for row in rows] == ["TS_01", "TS_02"]
+    progress = json.loads(artifacts["tilt-series"].data)
+    assert progress[1] == {"tilt series": "TS_02", **dict.fromkeys(NODES, "done")}
     assert artifacts["pictures"].data.count("](data:image/jpeg;base64,") == 2
     assert artifacts["tsreconstruct"].type == "progress"
     assert float(artifacts["tsreconstruct"].data) == 100.0
