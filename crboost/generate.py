@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 RESOURCES_FILE = "resources.json"
 RECORD_FILE = "record.json"
+LOG_SIZES_FILE = "log_sizes_before.json"
 
 
 def scripts_directory(run: str) -> str:
@@ -184,6 +185,11 @@ def _reopen(project: Path, run: str, job: PlannedJob) -> None:
     write_job(directory / "job.star", replace(renewed, is_continue=True))
     for marker in Marker:
         (directory / marker).unlink(missing_ok=True)
+    logs = [path for name in ("run.out", "run.err") if (path := directory / name).is_file()]
+    write_json(
+        scheme_dir(project, run) / job.node / LOG_SIZES_FILE,
+        {path.name: path.stat().st_size for path in logs},
+    )
     remove_stale_outputs(project, job.continue_of, CATALOGUE[job.job_type].relion_type)
 
 

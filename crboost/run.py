@@ -19,6 +19,7 @@ from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import locked, read_json, write_json
 from crboost.generate import (
+    LOG_SIZES_FILE,
     RECORD_FILE,
     RESOURCES_FILE,
     driver_path,
@@ -157,6 +158,11 @@ class Run:
                 if job["node"] == node:
                     return int(job["retries"])
         return 0
+
+    def log_sizes_before(self, node: str) -> dict[str, int]:
+        """Log file to bytes in it when the run was made: those are of earlier runs of the job."""
+        path = self.directory / node / LOG_SIZES_FILE
+        return dict(read_json(path)) if path.is_file() else {}
 
     def note(self, event: str, **details: Any) -> None:
         """Append to the run's record what happened."""

@@ -133,23 +133,41 @@ class Clock:
         return ""
 
 
-def follow(project: Project, known: set[str], working: Callable[[], bool]) -> None:
+def follow(
+    project: Project,
+    known: set[str],
+    working: Callable[[], bool],
+    waits_for: Callable[[], str] = lambda: "",
+) -> None:
     """Show the run until `working` says that whoever drives it has ended.
 
     Args:
         known: runs that existed before.
+        waits_for: the name of the flow run that must end first; empty for none.
     """
     if is_terminal():
-        _follow_live(project, known, working)
+        _follow_live(project, known, working, waits_for)
     else:
-        _follow_lines(project, known, working)
+        _follow_lines(project, known, working, waits_for)
 
 
-def _follow_lines(project: Project, known: set[str], working: Callable[[], bool]) -> None:
+def waiting_words(name: str) -> str:
+    """Why nothing happens yet."""
+    return f"Waiting for {name}, which works on this project"
+
+
+def _follow_lines(
+    project: Project, known: set[str], working: Callable[[], bool], waits_for: Callable[[], str]
+) -> None:
     sight = Sight()
     goes_on = True
+    told = ""
     while goes_on:
         goes_on = working()
+        before = waits_for()
+        if before and before != told:
+            typer.echo(f"{time.strftime('%H:%M:%S')}  {waiting_words(before)}")
+            told = before
         seen = look(project, known, sight)
         for line in changes(sight, seen):
             typer.echo(f"{time.strftime('%H:%M:%S')}  {line}")
@@ -158,7 +176,9 @@ def _follow_lines(project: Project, known: set[str], working: Callable[[], bool]
             time.sleep(LOOK_SECONDS)
 
 
-def _follow_live(project: Project, known: set[str], working: Callable[[], bool]) -> None:
+def _follow_live(
+    project: Project, known: set[str], working: Callable[[], bool], waits_for: Callable[[], str]
+) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -170,19 +190,20 @@ def _follow_live(project: Project, known: set[str], working: Callable[[], bool])
             goes_on = working()
             sight = look(project, known, sight)
             clock.see(sight.states)
-            live.update(_display(sight, clock, goes_on=goes_on))
+            live.update(_display(sight, clock, goes_on=goes_on, waits_for=waits_for()))
             if goes_on:
                 time.sleep(LOOK_SECONDS)
 
 
-def _display(sight: Sight, clock: Clock, *, goes_on: bool) -> RenderableType:
+def _display(sight: Sight, clock: Clock, *, goes_on: bool, waits_for: str) -> RenderableType:
     from rich.console import Group
     from rich.spinner import Spinner
     from rich.table import Table
     from rich.text import Text
 
     if not sight.states:
-        words = f" {before_the_run()} ({seconds(time.monotonic() - clock.began)})"
+        doing = waiting_words(waits_for) if waits_for else before_the_run()
+        words = f" {doing} ({seconds(time.monotonic() - clock.began)})"
         return Spinner("dots", Text(words)) if goes_on else Text("")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     for style in ("", "bold", "bright_black", "", "bright_black"):
@@ -203,6 +224,8 @@ def _display(sight: Sight, clock: Clock, *, goes_on: bool) -> RenderableType:
         return table
     over = all(state.phase not in ("waiting", "running") for state in sight.states)
     words = "Making table and pictures" if over else sight.last_line
+    if waits_for:
+        words = waiting_words(waits_for)
     line = Text(f"  {words}", style="bright_black", no_wrap=True, overflow="ellipsis")
     return Group(table, line)
 

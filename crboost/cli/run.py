@@ -102,9 +102,24 @@ def run_flow(project: Project, jobs: Sequence[str], changes: Sequence[str], mode
         if not is_terminal():
             typer.echo(before_the_run())
         with _passing_signals_to(process):
-            follow(project, known, lambda: process.poll() is None)
+            follow(
+                project,
+                known,
+                lambda: process.poll() is None,
+                lambda: waits_for(project.directory, process.pid),
+            )
             code = process.wait()
         return _outcome(code, result, output)
+
+
+def waits_for(project: Path, pid: int) -> str:
+    """The flow run that works on the project while the process `pid` waits; empty for none."""
+    from crboost.turn import holder, waiting
+
+    if pid not in [claim.pid for claim in waiting(project)]:
+        return ""
+    at_work = holder(project)
+    return at_work.name if at_work else ""
 
 
 def flow_argv(

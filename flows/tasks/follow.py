@@ -109,16 +109,22 @@ class FileTail:
     Args:
         path: the file.
         source: how the file is called in "left out" lines; its path by default.
+        begin: how many bytes of it are older than what is followed.
         skip_present: begin at its present end (a retry appends to the first attempt's log).
     """
 
     def __init__(
-        self, path: Path, *, source: str | None = None, skip_present: bool = False
+        self,
+        path: Path,
+        *,
+        source: str | None = None,
+        begin: int = 0,
+        skip_present: bool = False,
     ) -> None:
         self.path = path
         self.source = source or str(path)
         self._backlog = Backlog()
-        self._offset = self._size() if skip_present else 0
+        self._offset = self._size() if skip_present else begin
 
     def read(self, *, final: bool = False) -> str | None:
         """The text of the next log record, or None when there is nothing new."""

@@ -169,7 +169,7 @@ def follow_job(
 ) -> JobState:
     """Follow one job to its end, keeping a schemer alive for it; returns the final state."""
     began = time.monotonic()
-    logs = _JobLogs(run.project.directory, log, skip_present=attempt > 1)
+    logs = _JobLogs(run, node, log, skip_present=attempt > 1)
     started, restarts = False, 0
     failed_since: float | None = None
     announced: str | None = None
@@ -345,8 +345,10 @@ class _QueueWords:
 class _JobLogs:
     """The job's run.out and run.err, sent as bounded records."""
 
-    def __init__(self, project: Path, log: Log, *, skip_present: bool) -> None:
-        self._project = project
+    def __init__(self, run: Run, node: str, log: Log, *, skip_present: bool) -> None:
+        self._project = run.project.directory
+        # A job that is continued appends to what it has written before.
+        self._before = run.log_sizes_before(node)
         self._log = log
         self._skip_present = skip_present
         self._job: str | None = None
@@ -365,6 +367,7 @@ class _JobLogs:
                 FileTail(
                     self._project / job / name,
                     source=f"{job}{name}",
+                    begin=self._before.get(name, 0),
                     skip_present=self._skip_present,
                 ),
             )

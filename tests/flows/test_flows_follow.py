@@ -128,6 +128,15 @@ def test_a_file_is_followed_as_it_appears_grows_and_is_started_anew(log_file: Pa
     assert tail.read() == "n"
 
 
+def test_what_an_earlier_run_of_the_job_wrote_is_not_told_again(log_file: Path) -> None:
+    log_file.write_text("old\n")
+    size = log_file.stat().st_size
+    log_file.write_text("old\nnew\n")
+    assert FileTail(log_file, begin=size).read() == "new"
+    log_file.write_text("x\n")  # begun anew after all
+    assert FileTail(log_file, begin=size).read() == "x"
+
+
 def test_a_retry_sees_only_what_its_own_attempt_prints(log_file: Path) -> None:
     log_file.write_text("first attempt\n")
     tail = FileTail(log_file, skip_present=True)
