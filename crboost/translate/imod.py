@@ -8,6 +8,7 @@ tilt axis along y and the specimen's centre in the middle (`flib/tilt/tilt.f90`,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,52 @@ def write_xf(path: Path, transforms: Sequence[Transform]) -> None:
             f"{t.a11:12.7f}{t.a12:12.7f}{t.a21:12.7f}{t.a22:12.7f}{t.dx:12.3f}{t.dy:12.3f}\n"
             for t in transforms
         ),
+    )
+
+
+@dataclass(frozen=True)
+class AlignLog:
+    """What `align.log` says of the whole alignment; None for what it does not say.
+
+    Attributes:
+        residual_px: mean residual of the fiducials or patches, in pixels of the stack.
+        leave_out_px: mean error of points that were left out of the fit.
+        angle_offset_deg: what IMOD added to all tilt angles to level the specimen.
+    """
+
+    residual_px: float | None
+    residual_sd_px: float | None
+    leave_out_px: float | None
+    angle_offset_deg: float | None
+
+
+_LOG_VALUES = {
+    "residual": re.compile(r"Residual error mean and sd:\s+(\S+)\s+(\S+)"),
+    "leave_out": re.compile(r"Global leave-out error\D*?(-?\d\S*)"),
+    "angle_offset": re.compile(r"AngleOffset\s*=\s*(\S+)"),
+}
+
+
+def read_align_log(path: Path) -> AlignLog:
+    """Read tiltalign's `align.log`; where a value appears several times, the last one counts.
+
+    RELION reads the same lines (`AlignTiltseriesRunner::readIMODResults`).
+
+    Raises:
+        FileFormatError: the file is missing, is no text, or a value is no number.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for index, line in enumerate(read_lines(path), start=1):
+        for name, pattern in _LOG_VALUES.items():
+            match = pattern.search(line)
+            if match:
+                found[name] = tuple(number(path, index, name, word) for word in match.groups())
+    residual = found.get("residual", (None, None))
+    return AlignLog(
+        residual[0],
+        residual[1],
+        found.get("leave_out", (None,))[0],
+        found.get("angle_offset", (None,))[0],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -12,6 +12,8 @@ from crboost.errors import CrboostError, FileFormatError
 from crboost.tilt_name import tilt_name
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.defocus import DEGREES_PER_PHASE_UNIT, Defocus
+from crboost.translate.image_stack import ImageStack
+from crboost.translate.imod import ImodFiles, imod_files
 from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
 from crboost.translate.warp_xml import (
@@ -371,6 +373,41 @@ def warp_tilts(
             )
         )
     return tuple(tilts)
+
+
+def warp_import_files(
+    alignments: Sequence[TiltAlignment],
+    image_size_px: tuple[int, int],
+    tomogram_size_px: tuple[int, int, int],
+    pixel_size_angstrom: float,
+    stack_pixel_size_angstrom: float,
+) -> ImodFiles:
+    """RELION alignments as the `.xf` and `.tlt` that `ts_import_alignments` turns back into them.
+
+    WarpTools takes AxisAngle from the matrix, the offsets as -A^T d times `--alignment_angpix`,
+    from n / 2 (`TiltSeries.ImportAlignments.cs`), and needs one line per tilt of its stack.
+
+    Args:
+        alignments: in the order of Warp's stack: `WarpTiltSeries.used`.
+        image_size_px: of the full-size tilt image.
+        tomogram_size_px: unbinned.
+        pixel_size_angstrom: of the full-size tilt image.
+        stack_pixel_size_angstrom: what `--alignment_angpix` says.
+
+    Raises:
+        CrboostError: an alignment has an x-tilt.
+    """
+    seen_by_warp = []
+    for alignment in alignments:
+        x, y = _centre_difference(alignment, image_size_px, tomogram_size_px, pixel_size_angstrom)
+        seen_by_warp.append(
+            replace(
+                alignment,
+                x_shift_angstrom=alignment.x_shift_angstrom - x,
+                y_shift_angstrom=alignment.y_shift_angstrom - y,
+            )
+        )
+    return imod_files(seen_by_warp, ImageStack.plain(stack_pixel_size_angstrom), angle_sign=-1)
 
 
 def deformation_warnings(series: WarpTiltSeries) -> list[str]:

@@ -18,11 +18,13 @@ from crboost.errors import CrboostError, FileFormatError
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.image_stack import ImageStack, Sampling
 from crboost.translate.imod import (
+    AlignLog,
     Transform,
     distorted,
     imod_alignments,
     imod_files,
     in_stack_order,
+    read_align_log,
     read_angles,
     read_x_tilts,
     read_xf,
@@ -264,6 +266,22 @@ def test_bad_angles(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(FileFormatError, match="cannot be read"):
         read_angles(path)
+
+
+def test_align_log(tmp_path: Path) -> None:
+    path = tmp_path / "align.log"
+    path.write_text(
+        "  Residual error mean and sd:    0.950    0.300\n"
+        " AngleOffset = -1.5\n"
+        " Global leave-out error mean and sd:    0.61   0.3\n"
+        "  Residual error mean and sd:    0.479    0.263 \n"
+    )
+    assert read_align_log(path) == AlignLog(0.479, 0.263, 0.61, -1.5)
+    path.write_text("nothing here\n")
+    assert read_align_log(path) == AlignLog(None, None, None, None)
+    path.write_text("Residual error mean and sd:  ***** 0.2\n")
+    with pytest.raises(FileFormatError, match=r"align\.log:1: residual is not a number: '\*"):
+        read_align_log(path)
 
 
 def test_aretomo2_forgets_the_last_x_tilt(tmp_path: Path) -> None:

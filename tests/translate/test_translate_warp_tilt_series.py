@@ -27,6 +27,7 @@ from crboost.translate.warp_tilt_series import (
     read_warp_tilt_series,
     warp_alignments,
     warp_ctf_output,
+    warp_import_files,
     warp_tilts,
     write_warp_tilt_series,
 )
@@ -227,6 +228,41 @@ def test_relion_rows_through_the_xml_and_back(
         "tilt image TS_01_003_6.0 (+6.0 deg): excluded: Warp does not use it (UseTilt is False)"
     ]
     assert ctf.tilts[3]["status"] == "excluded"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    found=st.builds(
+        TiltAlignment,
+        st.just(0.0),
+        st.floats(-70, 70),
+        st.floats(-179, 179),
+        st.floats(-3000, 3000),
+        st.floats(-3000, 3000),
+    ),
+    image=st.tuples(st.integers(500, 6000), st.integers(500, 6000)),
+    tomogram=st.tuples(st.integers(500, 6000), st.integers(500, 6000), st.integers(100, 3000)),
+)
+def test_warp_imports_what_we_write_for_it(
+    found: TiltAlignment, image: tuple[int, int], tomogram: tuple[int, int, int]
+) -> None:
+    """TiltSeries.ImportAlignments.cs, written out: the axis from Matrix3.EulerFromMatrix (no tilt:
+    gamma = atan2(-M21, M11)), the offset from the transposed matrix; then the XML is read back."""
+    pixel, stack_pixel = 1.35, 10.0
+    files = warp_import_files([found], image, tomogram, pixel, stack_pixel)
+    (transform,), (angle,) = files.transforms, files.angles_deg
+    rotation = np.array([[transform.a11, transform.a12], [transform.a21, transform.a22]])
+    offset = rotation.T @ np.array([-transform.dx, -transform.dy]) * stack_pixel
+    tilt = WarpTilt(
+        "a.tif",
+        angle,
+        0.0,
+        axis_deg=float(np.rad2deg(np.arctan2(-rotation[1, 0], rotation[0, 0]))),
+        offset_angstrom=(float(offset[0]), float(offset[1])),
+    )
+    (again,) = warp_alignments(WarpTiltSeries("TS", (tilt,)), image, tomogram, pixel).values()
+    assert isinstance(again, TiltAlignment)
+    assert list(again.columns().values()) == pytest.approx(list(found.columns().values()), abs=1e-6)
 
 
 def test_defocus_of_a_negative_delta_is_that_of_the_other_axis() -> None:
