@@ -14,10 +14,14 @@ from crboost.containers import (
     wrap,
 )
 from crboost.files import read_json
+from crboost.parameters import JobParameters
 from crboost.settings import Settings
 
 #: The installation as a run froze it, beside the run's parameters.
 SETTINGS_FILE = "settings.json"
+
+#: The program of each tool that a site may have under another name or path.
+MAIN_PROGRAMS = {"warp": "WarpTools", "aretomo2": "AreTomo2", "aretomo3": "AreTomo3"}
 
 
 class ToolCommands:
@@ -56,22 +60,32 @@ class ToolCommands:
         digest = image_digest(image, self._project / ".crboost" / "images.json")
         return {"path": str(image), "digest": digest}
 
-    def command(self, tool: str, step: Step) -> list[str]:
-        """The argv that runs a step."""
+    def command(self, job: JobParameters, step: Step) -> list[str]:
+        """The argv that runs a step of a job."""
+        tool = step.tool or job.tool
+        argv = self._with_executable(tool, step.argv)
         settings = self._in_container(tool)
         if settings is None:
-            return list(step.argv)
+            return argv
         if self._binds is None:
             self._binds = real_locations(self._project)
         inside = {**allowed_environment(os.environ, settings.containers), **step.environment}
         return wrap(
-            step.argv,
+            argv,
             tool,
             settings,
-            cwd=self._project,
+            cwd=self._project / step.directory,
             binds=self._binds,
+            gpus=bool(getattr(job, "use_gpu", False)),
             environment=inside,
         )
+
+    def _with_executable(self, tool: str, argv: tuple[str, ...]) -> list[str]:
+        """`argv` with the program that the settings name, where it is the tool's main one."""
+        where = self._settings.tools.get(tool) if self._settings is not None else None
+        if where is None or not where.executable or argv[0] != MAIN_PROGRAMS.get(tool):
+            return list(argv)
+        return [where.executable, *argv[1:]]
 
 
 def frozen_settings(snapshot: Path) -> Settings | None:

@@ -42,6 +42,7 @@ from crboost.parameters.relion_jobs import (
 from crboost.parameters.schema import ParameterRow, describe, json_schema
 from crboost.parameters.template_matching_jobs import ExtractCandidates, TemplateMatching
 from crboost.parameters.tilt_filter_jobs import TiltFilter
+from crboost.parameters.warp_jobs import TsCtf, TsImport
 
 __all__ = [
     "DEFAULT_EER_FRAMES_PER_FRACTION",
@@ -76,6 +77,8 @@ __all__ = [
     "TemplateMatching",
     "TiltFilter",
     "TsAlignment",
+    "TsCtf",
+    "TsImport",
     "TsReconstruct",
     "describe",
     "field_facts",

@@ -37,6 +37,7 @@ def field(
     resource: bool = False,
     follows: str | Sequence[str] = (),
     tools: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Any:
     """Declare one parameter.
 
@@ -51,6 +52,7 @@ def field(
         follows: path of the global parameter that is taken when the value is None; with several
             paths, the product of their values.
         tools: the tools that use it; None: every tool of this job type.
+        methods: where a tool has several methods, those that use it; None: all of them.
     """
     paths = [follows] if isinstance(follows, str) else list(follows)
     extra: dict[str, Any] = {}
@@ -62,6 +64,8 @@ def field(
         extra["follows"] = paths
     if tools is not None:
         extra["tools"] = list(tools)
+    if methods is not None:
+        extra["methods"] = list(methods)
     return Field(
         default, title=title, description=description, ge=ge, le=le, json_schema_extra=extra
     )
@@ -85,6 +89,7 @@ class FieldFacts:
     resource: bool
     follows: tuple[str, ...]
     tools: tuple[str, ...] | None
+    methods: tuple[str, ...] | None
 
     def with_unit(self, value: Any) -> str:
         """`value` as text, followed by the unit if there is one."""
@@ -130,6 +135,7 @@ def field_facts(model: type[BaseModel], name: str) -> FieldFacts:
         resource=bool(extra.get("resource", False)),
         follows=tuple(extra.get("follows", ())),
         tools=tuple(extra["tools"]) if "tools" in extra else None,
+        methods=tuple(extra["methods"]) if "methods" in extra else None,
     )
 
 

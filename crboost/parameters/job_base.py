@@ -34,6 +34,11 @@ class JobParameters(ParameterModel):
         "cpu", title="Tool", description="The program that does the work; cpu is built in."
     )
 
+    @property
+    def method(self) -> str | None:
+        """Which of its tool's methods the job uses, where the tool has several."""
+        return None
+
 
 def resolved(value: T | None, name: str) -> T:
     """`value` of a field that follows the project, which must have been filled in.

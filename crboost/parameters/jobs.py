@@ -16,6 +16,7 @@ from crboost.errors import ParameterError
 from crboost.parameters.base import closest, field, field_facts
 from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
+from crboost.parameters.per_series import WarpArguments
 from crboost.parameters.relion_jobs import RELION_MODELS
 from crboost.parameters.shaped_text import (
     DefocusRange,
@@ -27,32 +28,14 @@ from crboost.parameters.shaped_text import (
 )
 from crboost.parameters.template_matching_jobs import ExtractCandidates, TemplateMatching
 from crboost.parameters.tilt_filter_jobs import TiltFilter
+from crboost.parameters.warp_jobs import TsCtf, TsImport
 
 
 class CpuJobParameters(JobParameters):
-    """A job type that the driver runs, with the built-in tools."""
+    """A job type that needs no tool but the built-in ones."""
 
     tool: Literal["cpu"] = field(
         "cpu", title="Tool", description="The program that does the work; cpu is built in."
-    )
-
-
-class PerTiltSeries(CpuJobParameters):
-    """A job that works on each tilt series by itself, as another job left it."""
-
-    input_tilt_series: str | None = field(
-        None,
-        title="Input",
-        description="Tilt-series STAR file to work on, relative to the project; None: the newest "
-        "one that fits.",
-    )
-    array_throttle: int = field(
-        20,
-        title="Array limit",
-        description="Tilt series that a scheduler may run at the same time.",
-        ge=1,
-        le=64,
-        resource=True,
     )
 
 
@@ -91,7 +74,7 @@ class ImportMovies(CpuJobParameters):
     )
 
 
-class FsMotionAndCtf(PerTiltSeries):
+class FsMotionAndCtf(WarpArguments):
     """Movies become motion-corrected images with their CTF."""
 
     job_type: ClassVar[str] = "fsMotionAndCtf"
@@ -111,6 +94,11 @@ class FsMotionAndCtf(PerTiltSeries):
         }
     )
 
+    tool: Literal["cpu", "warp"] = field(
+        "cpu",
+        title="Tool",
+        description="The program that does the work; cpu is built in, warp is WarpTools.",
+    )
     m_range_min_max: ResolutionRange = field(
         "500:10",
         title="Motion resolution",
@@ -127,7 +115,7 @@ class FsMotionAndCtf(PerTiltSeries):
         "1x1x3",
         title="Motion grid",
         description="Points of the motion model in x, y and time.",
-        tools=["warptools"],
+        tools=["warp"],
     )
     c_range_min_max: ResolutionRange = field(
         "30:6",
@@ -145,13 +133,13 @@ class FsMotionAndCtf(PerTiltSeries):
         "2x2x1",
         title="CTF grid",
         description="Points of the defocus model in x, y and time; the hand test needs 2x2x1.",
-        tools=["warptools"],
+        tools=["warp"],
     )
     c_use_sum: bool = field(
         False,
         title="CTF of the sum",
         description="Fit the CTF on the motion-corrected sum instead of single frames.",
-        tools=["warptools"],
+        tools=["warp"],
     )
     c_window: int = field(
         512,
@@ -164,7 +152,16 @@ class FsMotionAndCtf(PerTiltSeries):
         False,
         title="Fit phase shift",
         description="Fit the phase shift of a phase plate too.",
-        tools=["warptools"],
+        tools=["warp"],
+    )
+    movie_binning: int = field(
+        1,
+        title="Movie binning",
+        description="Movies are binned this many times as they are read, in Fourier space; 2 for "
+        "movies in super resolution.",
+        ge=1,
+        le=4,
+        tools=["warp"],
     )
     out_average_halves: bool = field(
         True,
@@ -186,11 +183,11 @@ class FsMotionAndCtf(PerTiltSeries):
     perdevice: int = field(
         2,
         title="Processes per GPU",
-        description="Worker processes for each GPU.",
+        description="Worker processes for each GPU; 0: as WarpTools likes.",
         ge=0,
         le=8,
         resource=True,
-        tools=["warptools"],
+        tools=["warp"],
     )
 
     @property
@@ -219,12 +216,28 @@ class FsMotionAndCtf(PerTiltSeries):
         return _triple(self.c_grid)
 
 
-class TsAlignment(PerTiltSeries):
+class TsAlignment(WarpArguments):
     """The images of a tilt series are brought into one frame."""
 
     job_type: ClassVar[str] = "tsAlignment"
     uses: ClassVar[frozenset[str]] = frozenset({PIXEL_SIZE, "acquisition.tilt_axis_degrees"})
 
+    tool: Literal["cpu", "warp", "aretomo2", "aretomo3", "imod"] = field(
+        "cpu",
+        title="Tool",
+        description="The program that does the work; cpu is built in, warp is WarpTools, which "
+        "calls AreTomo or IMOD; the others are called directly.",
+    )
+    alignment_method: Literal["aretomo2", "aretomo3", "etomo_patches", "etomo_fiducials"] | None = (
+        field(
+            None,
+            title="Method",
+            description="aretomo2, aretomo3: no markers. etomo_patches: IMOD follows patches. "
+            "etomo_fiducials: IMOD follows gold beads. None: aretomo2 with warp, etomo_patches "
+            "with imod.",
+            tools=["warp", "imod"],
+        )
+    )
     alignment_mode: Literal["auto", "coarse", "beads"] = field(
         "auto",
         title="Mode",
@@ -239,7 +252,16 @@ class TsAlignment(PerTiltSeries):
         unit="nm",
         ge=1,
         le=100,
-        tools=["cpu"],
+        tools=["cpu", "warp", "imod"],
+        methods=["etomo_fiducials"],
+    )
+    fiducial_count: int = field(
+        50,
+        title="Beads",
+        description="Gold beads to look for.",
+        ge=1,
+        tools=["warp", "imod"],
+        methods=["etomo_fiducials"],
     )
     dark_threshold: float = field(
         0.3,
@@ -247,7 +269,7 @@ class TsAlignment(PerTiltSeries):
         description="Leave out tilts with less than this fraction of the expected intensity.",
         ge=0,
         le=1,
-        tools=["cpu"],
+        tools=["cpu", "aretomo2", "aretomo3"],
     )
     rescale_angpixs: float | None = field(
         None,
@@ -272,28 +294,30 @@ class TsAlignment(PerTiltSeries):
         title="Patches in x",
         description="Patches for local alignment in x; 0: global alignment only.",
         ge=0,
-        tools=["aretomo"],
+        tools=["warp", "aretomo2", "aretomo3"],
+        methods=["aretomo2", "aretomo3"],
     )
     patch_y: int = field(
         0,
         title="Patches in y",
         description="Patches for local alignment in y; 0: global alignment only.",
         ge=0,
-        tools=["aretomo"],
+        tools=["warp", "aretomo2", "aretomo3"],
+        methods=["aretomo2", "aretomo3"],
     )
     axis_iter: int = field(
         0,
         title="Axis iterations",
-        description="Rounds of refining the tilt axis; 0: none.",
+        description="Rounds of refining the tilt axis, once for all tilt series; 0: none.",
         ge=0,
-        tools=["aretomo"],
+        tools=["warp"],
     )
     axis_batch: int = field(
         0,
         title="Axis batch",
-        description="Tilt series that the tilt axis is refined on together.",
+        description="Tilt series that the tilt axis is refined on together; 0: all.",
         ge=0,
-        tools=["aretomo"],
+        tools=["warp"],
     )
     imod_patch_size: int = field(
         200,
@@ -301,17 +325,24 @@ class TsAlignment(PerTiltSeries):
         description="Edge of the patches that are tracked.",
         unit="nm",
         ge=1,
-        tools=["imod"],
+        tools=["warp", "imod"],
+        methods=["etomo_patches"],
     )
     perdevice: int = field(
         1,
         title="Processes per GPU",
-        description="Worker processes for each GPU.",
+        description="Worker processes for each GPU; 0: as WarpTools likes.",
         ge=0,
         le=8,
         resource=True,
-        tools=["aretomo", "imod"],
+        tools=["warp"],
     )
+
+    @property
+    def method(self) -> str | None:
+        """`alignment_method`, or what its None stands for; None where the tool has but one."""
+        standard = {"warp": "aretomo2", "imod": "etomo_patches"}
+        return (self.alignment_method or standard[self.tool]) if self.tool in standard else None
 
     @property
     def alignment_pixel_size_angstrom(self) -> float:
@@ -324,7 +355,7 @@ class TsAlignment(PerTiltSeries):
         return resolved(self.sample_thickness_nm, "sample_thickness_nm")
 
 
-class TsReconstruct(PerTiltSeries):
+class TsReconstruct(WarpArguments):
     """Aligned tilt series become tomograms."""
 
     job_type: ClassVar[str] = "tsReconstruct"
@@ -336,6 +367,11 @@ class TsReconstruct(PerTiltSeries):
         }
     )
 
+    tool: Literal["cpu", "warp"] = field(
+        "cpu",
+        title="Tool",
+        description="The program that does the work; cpu is built in, warp is WarpTools.",
+    )
     rescale_angpixs: float | None = field(
         None,
         title="Tomogram pixel size",
@@ -351,6 +387,7 @@ class TsReconstruct(PerTiltSeries):
         description='Size of the tomogram in unbinned pixels, like "4096x4096x2048"; '
         "None: the size of the images and the thickness of the sample.",
         unit="px",
+        tools=["cpu"],
     )
     sample_thickness_nm: float | None = field(
         None,
@@ -360,6 +397,7 @@ class TsReconstruct(PerTiltSeries):
         ge=50,
         le=2000,
         follows="acquisition.sample_thickness_nm",
+        tools=["cpu"],
     )
     halfmap_frames: bool = field(
         True,
@@ -376,16 +414,22 @@ class TsReconstruct(PerTiltSeries):
         True,
         title="Deconvolution",
         description="Write a deconvolved tomogram too, for looking at.",
-        tools=["warptools"],
+        tools=["warp"],
+    )
+    invert_contrast: bool = field(
+        False,
+        title="Invert contrast",
+        description="Make density white; templates must then be white too.",
+        tools=["warp"],
     )
     perdevice: int = field(
         1,
         title="Processes per GPU",
-        description="Worker processes for each GPU.",
+        description="Worker processes for each GPU; 0: as WarpTools likes.",
         ge=0,
         le=8,
         resource=True,
-        tools=["warptools"],
+        tools=["warp"],
     )
 
     @property
@@ -412,7 +456,9 @@ DEFAULT_JOBS = tuple(
 _MODELS: tuple[type[JobParameters], ...] = (
     ImportMovies,
     FsMotionAndCtf,
+    TsImport,
     TsAlignment,
+    TsCtf,
     TsReconstruct,
     TiltFilter,
     DenoiseTrain,
@@ -448,10 +494,16 @@ def job_type_of(node: str) -> str:
 
 
 def unused_by_tool(job: JobParameters) -> list[str]:
-    """Names of the fields of `job` that its tool does not use, in the model's order."""
+    """Names of the fields of `job` that its tool, as the job uses it, does not use, in the
+    model's order."""
     model = type(job)
     facts = (field_facts(model, name) for name in model.model_fields)
-    return [fact.name for fact in facts if fact.tools is not None and job.tool not in fact.tools]
+    return [
+        fact.name
+        for fact in facts
+        if (fact.tools is not None and job.tool not in fact.tools)
+        or (fact.methods is not None and job.method is not None and job.method not in fact.methods)
+    ]
 
 
 def _triple(text: str) -> tuple[int, int, int]:

@@ -71,7 +71,8 @@ def test_an_assignment_is_checked() -> None:
 
 def test_what_the_cpu_tool_does_not_use_is_known() -> None:
     assert unused_by_tool(ImportMovies()) == []
-    assert unused_by_tool(TsReconstruct()) == ["deconv", "perdevice"]
+    unused = ["warp_arguments", "deconv", "invert_contrast", "perdevice"]
+    assert unused_by_tool(TsReconstruct()) == unused
     assert "patch_x" in unused_by_tool(TsAlignment())
     assert "fiducial_diameter_nm" not in unused_by_tool(TsAlignment())
 

@@ -31,7 +31,12 @@ PROJECT = ProjectParameters.new("demo", datetime(2026, 5, 1, tzinfo=UTC))
             "serialem",
             ' = "serialem": must be one of SerialEM, Tomo5, unknown; did you mean SerialEM?',
         ),
-        ("jobs.tsAlignment.tool", "aretomo", ' = "aretomo": must be cpu'),
+        (
+            "jobs.tsAlignment.tool",
+            "aretomo",
+            ' = "aretomo": must be one of cpu, warp, aretomo2, aretomo3, imod; did you mean are',
+        ),
+        ("jobs.importmovies.tool", "warp", ' = "warp": must be cpu'),
         (
             "acquisition.detector_dimensions_px",
             "5760",

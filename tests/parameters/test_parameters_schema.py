@@ -28,7 +28,8 @@ def test_the_schema_has_bounds_units_and_every_job_type() -> None:
     jobs = schema["properties"]["jobs"]
     assert list(jobs["properties"]) == list(JOB_MODELS)
     alignment = schema["$defs"]["TsAlignment"]["properties"]
-    assert alignment["patch_x"]["tools"] == ["aretomo"]
+    assert alignment["patch_x"]["tools"] == ["warp", "aretomo2", "aretomo3"]
+    assert alignment["patch_x"]["methods"] == ["aretomo2", "aretomo3"]
     assert alignment["sample_thickness_nm"]["follows"] == ["acquisition.sample_thickness_nm"]
     json.dumps(schema)
 
