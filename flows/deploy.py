@@ -1,6 +1,7 @@
-"""`python -m flows.deploy`: work pool, queue and deployments on the server of `PREFECT_API_URL`.
+"""`python -m flows.deploy`: what crboost needs on the server of `PREFECT_API_URL`.
 
-Doing it again changes nothing but what has changed in `deployments/prefect.yaml`.
+Work pool, queue, deployments, and the automations that notify people. Doing it again changes
+nothing but what has changed in `deployments/prefect.yaml` and in the settings.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from crboost.resources import resource_directory
 POOL = "headnode"
 QUEUE = "headnode"
 
+#: Prefect has the log of a run. Its terminal is a pipe to the worker: a run that wrote to it would
+#: die with the worker.
+RUN_ENVIRONMENT = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -27,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     make_pool_and_queue(arguments.runs_at_once)
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     code = subprocess.run([sys.executable, *command], check=False).returncode
+    if code == 0:
+        from flows import notifications  # imports Prefect, which takes seconds
+
+        code = notifications.main([])
     if code == 0:
         remember()
     return code
@@ -49,17 +58,20 @@ def make_pool_and_queue(runs_at_once: int | None) -> None:
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
+    template = ProcessWorker.get_default_base_job_template()
+    template["variables"]["properties"]["env"]["default"] = RUN_ENVIRONMENT
     with get_client(sync_client=True) as client:
         pool = WorkPoolCreate(
             name=POOL,
             type="process",
             description="Flow runs of crboost: they follow jobs, they compute nothing.",
-            base_job_template=ProcessWorker.get_default_base_job_template(),
+            base_job_template=template,
             concurrency_limit=runs_at_once,
         )
         try:
             client.create_work_pool(pool)
         except ObjectAlreadyExists:
+            client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
             if runs_at_once is not None:
                 client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=runs_at_once))
         queues = client.request("POST", f"/work_pools/{POOL}/queues/filter", json={}).json()

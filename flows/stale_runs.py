@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from crboost.errors import CrboostError
+from crboost.files import read_json, write_json
 from crboost.service.api import Api, ApiError
 from flows.service_environment import HEARTBEAT_S
 
@@ -149,13 +151,18 @@ def end_processes(pids: Sequence[int], grace_s: float = 5.0) -> None:
 
 
 class StaleRuns:
-    """Looks again and again; remembers which runs had a process."""
+    """Looks again and again; remembers which runs had a process.
 
-    def __init__(self, api: Api, api_url: str, pool: str) -> None:
+    Args:
+        memory: file that keeps them, for the time after a restart or a reboot.
+    """
+
+    def __init__(self, api: Api, api_url: str, pool: str, memory: Path) -> None:
         self._api = api
         self._api_url = api_url
         self._pool = pool
-        self._seen: set[str] = set()
+        self._memory = memory
+        self._seen: set[str] = _remembered(memory)
         self._missed: set[str] = set()
 
     def look(self, server_since: datetime, worker: int | None) -> list[str]:
@@ -169,12 +176,14 @@ class StaleRuns:
         # Gone at two looks in a row: at the first, its worker may be about to tell the server.
         missing = self._seen - set(processes)
         gone, self._missed = missing & self._missed, missing
-        self._seen = (self._seen | set(processes)) - gone
+        before, self._seen = self._seen, (self._seen | set(processes)) - gone
         unseen = [run.id for run in runs if run.id not in processes and run.id not in missing]
         sight = Sight(
             datetime.now(UTC), set(processes), gone, self._heartbeats(unseen), server_since
         )
         done = self._settle(runs, judge(runs, sight))
+        if self._seen != before:
+            write_json(self._memory, sorted(self._seen))
         strays = to_end(processes, self._states(processes), worker)
         if strays:
             end_processes(strays)
@@ -248,6 +257,12 @@ class StaleRuns:
                 for event in self._api.post("/events/filter", body)["events"]:
                     found[run] = _time(event["occurred"])
         return found
+
+
+def _remembered(memory: Path) -> set[str]:
+    with suppress(FileNotFoundError, CrboostError):
+        return {str(run) for run in read_json(memory)}
+    return set()
 
 
 def _time(text: str) -> datetime:

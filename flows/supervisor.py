@@ -81,7 +81,7 @@ class Supervisor:
         access = Access(url_of(service.host, service.port), login)
         self.url = access.url
         self._api = Api(access.api_url, login, timeout_s=5.0)
-        self._stale = StaleRuns(self._api, access.api_url, POOL)
+        self._stale = StaleRuns(self._api, access.api_url, POOL, directory.path / "flow_runs.json")
         directory.write_environment(exported(access))
         client = client_environment(os.environ, directory, access)
         server = server_environment(os.environ, directory, access, service.database_url)
@@ -148,7 +148,7 @@ class Supervisor:
                     next_look = time.monotonic() + (LOOK_S if self._state == "up" else 0.5)
                     self._go_on()
                     self._keep_logs_short()
-                if self._state == "up" and time.monotonic() >= next_stale:
+                if self._server.state == "running" and time.monotonic() >= next_stale:
                     next_stale = time.monotonic() + STALE_S
                     self._end_stale_runs()
                 self._tell()
