@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crboost.project import Project
+from crboost.turn import Claim, Turn, holder, waiting
 
 if TYPE_CHECKING:
     from conftest import Crboost
@@ -161,6 +162,28 @@ def test_an_interrupted_run_goes_on_by_itself(
     again = crboost("run", project)
     assert again.returncode == 0, again.stderr
     assert not (project / "External/job005").exists()
+
+
+def test_a_run_waits_for_the_one_that_is_at_work(done: Path, tmp_path: Path) -> None:
+    at_work = Turn(done, Claim.of_this_process("the other run"))
+    assert at_work.enter() is None
+    assert at_work.take() is None
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    for name in [name for name in environment if name.startswith("PREFECT_")]:
+        del environment[name]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crboost", "run", str(done)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+    wait_for(lambda: waiting(done))
+    time.sleep(2)
+    assert process.poll() is None
+    at_work.release()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Waiting for the other run, which works on this project" in said
+    assert "up to date" in said
+    assert holder(done) is None
 
 
 def test_the_driver_ignores_what_it_does_not_know(crboost: Crboost, done: Path) -> None:
