@@ -186,6 +186,7 @@ class Project:
 
         Raises:
             ProjectError: there is a project already, or it would lie where data arrive.
+            FileFormatError: the gain reference cannot be read.
             ParameterError: a value is not allowed. Then nothing has been made.
         """
         directory = _new_directory(path)
@@ -487,8 +488,13 @@ def _new_directory(path: Path | str) -> Path:
 
 
 def _check_gain(gain: Path | None) -> None:
-    if gain is not None and not gain.is_file():
+    from crboost.acquisition.gain import read_gain
+
+    if gain is None:
+        return
+    if not gain.is_file():
         raise ProjectError(f"gain reference {gain}: no such file")
+    read_gain(gain)
 
 
 def check_apart(project: Path, watch: Sequence[Path]) -> None:

@@ -205,6 +205,16 @@ def test_what_is_refused_leaves_nothing_behind(
     assert active_sessions(settings.service.directory) == []
 
 
+def test_a_gain_reference_that_cannot_be_read_is_refused_at_once(
+    tmp_path: Path, watched: Path, settings: Settings
+) -> None:
+    gain = tmp_path / "gain.mrc"
+    gain.write_text("not an image")
+    with pytest.raises(FileFormatError, match=r"gain\.mrc: not a gain reference"):
+        start(tmp_path / "P", watched, settings, gain=gain)
+    assert not (tmp_path / "P").exists()
+
+
 def test_a_project_and_its_raw_data_must_lie_apart(
     tmp_path: Path, watched: Path, settings: Settings
 ) -> None:

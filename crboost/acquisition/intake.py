@@ -8,19 +8,25 @@ after a crash at any moment, comes to the same end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from crboost.acquisition.arrivals import MovieCandidates
 from crboost.acquisition.collect import collect, conclude
-from crboost.acquisition.facts import Fact, FileRejected, SeriesComplete, SeriesReopened
+from crboost.acquisition.facts import (
+    Fact,
+    FileRejected,
+    SeriesComplete,
+    SeriesPartial,
+    SeriesReopened,
+)
 from crboost.acquisition.movies import MovieFile, inspect_movie
 from crboost.acquisition.tilt_series import TiltSeriesAcquisition, read_tilt_series, series_name
 from crboost.acquisition.watch import scan
-from crboost.errors import CrboostError, FileFormatError, ProjectError
+from crboost.errors import FileFormatError, ProjectError
 from crboost.files import locked, read_json, write_json
-from crboost.raw_data import FRAMES, MDOCS, make_link, replace_link
+from crboost.raw_data import FRAMES, MDOCS, make_link, raw_series, replace_link
 from crboost.tilt_name import plain_name
 
 if TYPE_CHECKING:
@@ -31,6 +37,9 @@ INTAKE_FILE = "intake.json"
 
 #: Parameters that must be the same in all tilt series of a project.
 COMMON = ("microscope.pixel_size_angstrom", "microscope.acceleration_voltage_kv")
+
+#: Facts by which a series is taken in.
+_Told = SeriesComplete | SeriesPartial
 
 IntakeState = Literal["complete", "partial", "reopened"]
 
@@ -46,6 +55,7 @@ class SeriesIntake:
         usable: how many of them have a movie that can be used.
         missing: names of the movies that are not there.
         reasons: what keeps it from being complete, in words.
+        content: fingerprint of what was linked then; see `crboost.raw_data.raw_series`.
     """
 
     name: str
@@ -54,6 +64,7 @@ class SeriesIntake:
     usable: int
     missing: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def broken(self) -> int:
@@ -104,7 +115,7 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
         before = read_intake(project.directory)
         records = dict(before)
         problems: list[str] = []
-        wanted = [fact for fact in last.values() if not isinstance(fact, SeriesReopened)]
+        wanted = [fact for fact in last.values() if isinstance(fact, _Told)]
         taken = _find(project, watched, wanted, problems) if wanted else []
         _tell_parameters(project, taken, problems)
         linked: list[str] = []
@@ -116,6 +127,8 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
                 problems.append(f"{one.record.name} is left out: {error.message}")
                 continue
             series.append(one.record)
+        raw = raw_series(project.directory, {one.name for one in series})
+        series = [replace(one, content=raw[one.name].fingerprint) for one in series]
         series += _reopened(last.values(), records)
         records |= {one.name: one for one in series}
         if records != before:
@@ -170,16 +183,12 @@ def _reopened(facts: Iterable[Fact], records: Mapping[str, SeriesIntake]) -> lis
     for fact in facts:
         known = records.get(plain_name(fact.name)) if isinstance(fact, SeriesReopened) else None
         if isinstance(fact, SeriesReopened) and known is not None:
-            found.append(
-                SeriesIntake(
-                    known.name, "reopened", known.tilts, known.usable, known.missing, (fact.reason,)
-                )
-            )
+            found.append(replace(known, state="reopened", reasons=(fact.reason,)))
     return found
 
 
 def _find(
-    project: Project, watched: Sequence[Path], facts: Sequence[Fact], problems: list[str]
+    project: Project, watched: Sequence[Path], facts: Sequence[_Told], problems: list[str]
 ) -> list[_Taken]:
     """Read the mdocs and find the movies; what cannot be used becomes a problem."""
     files: dict[str, tuple[int, int]] = {}
@@ -191,7 +200,6 @@ def _find(
     candidates = MovieCandidates(path for path in files if not path.lower().endswith(".mdoc"))
     taken = []
     for fact in facts:
-        assert not isinstance(fact, FileRejected | SeriesReopened)
         name = plain_name(fact.name)
         try:
             acquisition = read_tilt_series(Path(fact.mdoc))
@@ -221,10 +229,9 @@ def _find(
 
 
 def _judge(
-    name: str, fact: Fact, acquisition: TiltSeriesAcquisition, movies: Mapping[str, Path]
+    name: str, fact: _Told, acquisition: TiltSeriesAcquisition, movies: Mapping[str, Path]
 ) -> SeriesIntake:
     """The record of a series: what was told, but for movies that have gone since."""
-    assert not isinstance(fact, FileRejected | SeriesReopened)
     missing = tuple(t.movie_name for t in acquisition.tilts if t.movie_name not in movies)
     tilts = len(acquisition.tilts)
     if isinstance(fact, SeriesComplete):
@@ -268,13 +275,12 @@ def _tell_parameters(project: Project, taken: Sequence[_Taken], problems: list[s
         return
     gain = project.parameters().data.gain_reference
     movies = dict.fromkeys(path for one in taken for path in one.movies.values())
+    mdocs = [one.acquisition.mdoc_path for one in taken]
     try:
-        session = collect(
-            [one.acquisition.mdoc_path for one in taken], movies, Path(gain) if gain else None
-        )
-    except CrboostError as error:
-        problems.append(f"no parameters were taken from the mdocs: {error.message}")
-        return
+        session = collect(mdocs, movies, Path(gain) if gain else None)
+    except FileFormatError as error:
+        problems.append(f"data.gain_reference: {error.message}")
+        session = collect(mdocs, movies)
     problems += session.warnings
     problems += project.add_found_values(session.findings)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,7 @@ from crboost.builders.step import Step
 from crboost.errors import CrboostError
 from crboost.parameters import EffectiveParameters
 from crboost.parameters import ImportMovies as Parameters
-from crboost.raw_data import FRAMES, MDOCS
+from crboost.raw_data import FRAMES, MDOCS, RawSeries, raw_series
 from crboost.results import fingerprint_of
 from crboost.stages.base import Context, SeriesInput
 from crboost.tilt_name import plain_name
@@ -46,46 +43,20 @@ class FoundSeries:
 def series_fingerprints(project: Path) -> dict[str, str]:
     """Tilt series -> fingerprint of its mdoc's content and of its movies' names and sizes.
 
-    The plan asks this of hundreds of tilt series and must answer at once: nothing is parsed but
-    the lines that name movies, and no file is opened but the mdocs.
+    A series of a session keeps the one that it was taken in with while it grows again, and when
+    its raw data have been cleared away: neither is a reason to do it again.
     """
-    movies = _movie_sizes(project / FRAMES)
     taken = read_intake(project)
-    found: dict[str, str] = {}
-    for path in sorted((project / MDOCS).glob("*.mdoc")):
-        content = path.read_bytes()
-        named = {_stem(match[1]) for match in _MOVIE_LINE.finditer(content)}
-        present = sorted(one for stem in named for one in movies.get(stem, ()))
-        digest = hashlib.sha256(content).hexdigest()
-        name = plain_name(series_name(path))
-        # A movie that is mended without a change of its size makes another series of it.
-        broken = taken[name].broken if name in taken else 0
-        found[name] = fingerprint_of([digest, present, *([broken] if broken else [])])
-    return found
+    return {name: _fingerprint(raw, taken.get(name)) for name, raw in raw_series(project).items()}
 
 
-_MOVIE_LINE = re.compile(rb"^\s*SubFramePath\s*=\s*(.*?)\s*$", re.MULTILINE)
-
-
-def _stem(path: bytes) -> str:
-    """A movie's name as it is matched: no directories, no extension, no case."""
-    name = re.split(r"[\\/]", path.decode("utf-8", errors="replace"))[-1]
-    return plain_name(name.rpartition(".")[0] or name).casefold()
-
-
-def _movie_sizes(frames: Path) -> dict[str, list[tuple[str, int]]]:
-    """Stem -> (name, size in bytes) of the movies with it; broken links have size -1."""
-    sizes: dict[str, list[tuple[str, int]]] = {}
-    if not frames.is_dir():
-        return sizes
-    with os.scandir(frames) as entries:
-        for entry in entries:
-            try:
-                size = entry.stat().st_size
-            except OSError:
-                size = -1
-            sizes.setdefault(_stem(entry.name.encode()), []).append((entry.name, size))
-    return sizes
+def _fingerprint(raw: RawSeries, taken: SeriesIntake | None) -> str:
+    if taken is None:
+        return raw.fingerprint
+    kept = taken.content and (raw.cleared or taken.state == "reopened")
+    content = taken.content if kept else raw.fingerprint
+    # A movie that is mended without a change of its size makes another series of it.
+    return fingerprint_of([content, taken.broken]) if taken.broken else content
 
 
 def find_series(project: Path, names: Container[str]) -> dict[str, FoundSeries]:
@@ -105,6 +76,10 @@ def find_series(project: Path, names: Container[str]) -> dict[str, FoundSeries]:
             }
         except CrboostError as error:
             found[name] = FoundSeries(name, None, {}, str(error))
+            continue
+        except OSError as error:
+            problem = f"{path.resolve()} cannot be read: {error.strerror or error}"
+            found[name] = FoundSeries(name, None, {}, problem)
             continue
         found[name] = FoundSeries(name, acquisition, movies)
     return found

@@ -318,6 +318,17 @@ def test_a_later_series_that_does_not_fit_is_told_and_changes_no_parameter(
     assert project.parameters().microscope.pixel_size_angstrom == 4
 
 
+def test_a_gain_reference_that_has_gone_costs_no_other_parameter(tmp_path: Path, raw: Path) -> None:
+    gain = tmp_path / "gain.mrc"
+    project = Project.create_empty(
+        tmp_path / "P", watch=[raw], values={"data.gain_reference": str(gain)}
+    )
+    taken = take_in(project, [raw], facts_in(project, raw))
+    assert len(taken.series) == 3
+    assert any("data.gain_reference: " in one and "gain.mrc" in one for one in taken.problems)
+    assert project.parameters().origin("microscope.pixel_size_angstrom").source == "mdoc"
+
+
 def test_a_damaged_record_is_named(project: Project, raw: Path) -> None:
     take_in(project, [raw], facts_in(project, raw))
     record = project.directory / ".crboost" / "intake.json"

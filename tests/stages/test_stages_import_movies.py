@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crboost.acquisition.arrivals import Patience
-from crboost.acquisition.facts import Fact, SeriesPartial
+from crboost.acquisition.facts import Fact, SeriesComplete, SeriesPartial, SeriesReopened
 from crboost.acquisition.intake import SeriesIntake, take_in
 from crboost.acquisition.watch import Watcher
 from crboost.cpu.example_data import make_example_data
@@ -22,7 +22,7 @@ from crboost.project import Project
 from crboost.results import SeriesResult, read_results
 from crboost.run import Run
 from crboost.settings import Settings
-from crboost.stages.import_movies import series_fingerprints, taken_as
+from crboost.stages.import_movies import find_series, series_fingerprints, taken_as
 
 pytestmark = pytest.mark.slow
 
@@ -146,17 +146,55 @@ def test_an_interrupted_series_says_so_though_its_mdoc_looks_whole() -> None:
     assert taken_as(None) == ()
 
 
-def test_a_movie_mended_without_a_change_of_its_size_makes_another_series(
-    tmp_path: Path, stay: Stay
-) -> None:
-    copy = tmp_path / "P"
-    shutil.copytree(stay.project.directory, copy, symlinks=True)
-    raw = stay.project.directory.parent / "raw"
-    before = series_fingerprints(copy)
+@pytest.fixture
+def copy(tmp_path: Path, stay: Stay) -> Project:
+    """The processed project to change, with raw data of its own in `raw` beside it."""
+    raw = tmp_path / "raw"
+    shutil.copytree(stay.project.directory.parent / "raw", raw)
+    shutil.copytree(stay.project.directory, tmp_path / "P", symlinks=True)
+    for folder, target in (("frames", raw / "frames"), ("mdoc", raw)):
+        for link in (tmp_path / "P" / folder).iterdir():
+            link.unlink()
+            link.symlink_to(target / link.name)
+    return Project(tmp_path / "P")
+
+
+def test_a_movie_mended_without_a_change_of_its_size_makes_another_series(copy: Project) -> None:
+    raw = copy.directory.parent / "raw"
+    before = series_fingerprints(copy.directory)
     broken: list[Fact] = [
         SeriesPartial("TS_03", str(raw / "TS_03.mdoc"), 7, 6, (), ("movie x: truncated",), "f")
     ]
-    take_in(Project(copy), [raw], broken)
-    after = series_fingerprints(copy)
+    take_in(copy, [raw], broken)
+    after = series_fingerprints(copy.directory)
     assert after["TS_03"] != before["TS_03"]
     assert {**after, "TS_03": ""} == {**before, "TS_03": ""}
+
+
+def test_a_series_that_grows_again_is_left_alone_until_it_is_told(copy: Project) -> None:
+    raw = copy.directory.parent / "raw"
+    mdoc = raw / "TS_03.mdoc"
+    before = series_fingerprints(copy.directory)
+    mdoc.write_text(mdoc.read_text() + "\n[ZValue = 99]\nTiltAngle = 50\n")
+    take_in(copy, [raw], [SeriesReopened("TS_03", str(mdoc), "the mdoc has changed", "f")])
+    assert series_fingerprints(copy.directory) == before
+    assert copy.plan(CHAIN, mode="continue").is_empty
+    take_in(copy, [raw], [SeriesComplete("TS_03", str(mdoc), 7, "g")])
+    assert copy.plan(CHAIN, mode="continue").jobs[0].reason == "TS_03 changed since External/job001"
+
+
+def test_raw_data_that_are_cleared_away_undo_nothing(copy: Project) -> None:
+    raw = copy.directory.parent / "raw"
+    for movie in (raw / "frames").glob("TS_01*"):
+        movie.unlink()
+    (raw / "TS_03.mdoc").unlink()
+    assert copy.plan(CHAIN, mode="continue").is_empty
+    # Other parameters of a later stage need no raw data.
+    copy.set_values({"acquisition.reconstruction_binning": "2"})
+    assert "importmovies" not in [job.node for job in copy.plan(CHAIN, mode="continue").jobs]
+    shutil.rmtree(raw)
+    assert "importmovies" not in [job.node for job in copy.plan(CHAIN, mode="continue").jobs]
+    # An import from scratch says what is gone.
+    found = find_series(copy.directory, {"TS_02"})["TS_02"]
+    assert found.problem is not None
+    assert "raw/TS_02.mdoc cannot be read: No such file" in found.problem
