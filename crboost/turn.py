@@ -102,10 +102,8 @@ class Turn:
             return holder(self._lock_path.parent.parent) or before[0]
         stream = self._lock_path.open("a+", encoding="utf-8")
         if not _hold(stream):
-            stream.seek(0)
-            other = _claim(stream.read())
-            stream.close()
-            return other
+            with stream:
+                return _read_claim(stream)
         stream.truncate(0)
         json.dump(asdict(self._claim), stream)
         stream.flush()
@@ -117,7 +115,6 @@ class Turn:
         """Give the project, or the place in the queue, back."""
         self._leave_queue()
         if self._lock is not None:
-            self._lock.truncate(0)
             self._lock.close()
             self._lock = None
 
@@ -139,9 +136,7 @@ def holder(project: Path) -> Claim | None:
     except FileNotFoundError:
         return None
     with stream:
-        if _is_free(stream):
-            return None
-        return _claim(stream.read())
+        return None if _is_free(stream) else _read_claim(stream)
 
 
 def waiting(project: Path) -> list[Claim]:
@@ -158,7 +153,7 @@ def _tickets(queue: Path) -> list[tuple[Path, Claim]]:
                 if _is_free(stream):
                     ticket.unlink(missing_ok=True)
                 else:
-                    found.append((ticket, _claim(stream.read())))
+                    found.append((ticket, _read_claim(stream)))
         except FileNotFoundError:
             continue
     return found
@@ -184,10 +179,13 @@ def _is_free(stream: IO[str]) -> bool:
     return True
 
 
-def _claim(text: str) -> Claim:
-    """A claim from its file; one that is being written has no name yet."""
-    try:
-        value: dict[str, Any] = json.loads(text)
-        return Claim(**value)
-    except (ValueError, TypeError):
-        return Claim("another run")
+def _read_claim(stream: IO[str]) -> Claim:
+    """The claim in a file that is held; whoever has just taken it has yet to write its name."""
+    for _ in range(5):
+        stream.seek(0)
+        try:
+            value: dict[str, Any] = json.loads(stream.read())
+            return Claim(**value)
+        except (ValueError, TypeError):
+            time.sleep(0.02)
+    return Claim("another run")
