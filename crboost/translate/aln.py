@@ -374,12 +374,12 @@ class _Draft:
             return 0
         if images in aligned:
             return 1
+        if self.raw_size is None:
+            return 0  # AreTomo2 1.2 counts from 0
         everything = aligned | {section for _, section, _ in self.darks}
         for first in (0, 1):
             if everything == set(range(first, first + images)):
                 return first
-        if self.raw_size is None:
-            return 0  # AreTomo2 1.2 counts from 0
         raise FileFormatError(
             self.path,
             "its sections do not tell whether they count from 0 or from 1",
