@@ -184,6 +184,12 @@ def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deploye
     assert {one["work_queue_name"] for one in found.values()} == {"headnode"}
     assert all("crboost" in one["tags"] and one["description"] for one in found.values())
     assert [one["active"] for one in found["housekeeping/headnode"]["schedules"]] == [False]
+    assert [one["active"] for one in found["ingest/headnode"]["schedules"]] == [True]
+    automations = post(server, "/automations/filter", {}).json()
+    (trigger,) = (
+        one["trigger"] for one in automations if "crboost.tilt-series.arrived" in str(one)
+    )
+    assert trigger["for_each"] == ["prefect.resource.id"]
     limits = {name: one["global_concurrency_limit"]["limit"] for name, one in found.items()}
     assert limits["housekeeping/headnode"] == 1
     assert limits["process-project/headnode"] == 8
