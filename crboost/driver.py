@@ -44,6 +44,7 @@ from crboost.results import (
     write_result,
 )
 from crboost.scheduler.memory import oom_kill_count
+from crboost.settings import Settings
 from crboost.stages import Context, SeriesInput, Stage, stage_for
 from crboost.stages.base import DatasetStage, FinishingStage
 from crboost.step_files import prepare
@@ -101,11 +102,11 @@ class _StepFailed(ToolError):
         self.redo = redo
 
 
-class _Aborted(Exception):
+class Aborted(Exception):
     """Somebody asked the job to stop."""
 
 
-class _OutOfMemory(Exception):
+class OutOfMemory(Exception):
     """The scheduler's memory limit hit a tool: the job must ask for more, not the series fail."""
 
 
@@ -123,34 +124,65 @@ def run_job(request: Request, *, log: Log = print) -> int:
             (request.directory / marker).unlink(missing_ok=True)
         (request.directory / FAILURE_FILE).unlink(missing_ok=True)
         runner = Runner()
-        try:
-            _with_signals(runner, lambda: _do(request, runner, log))
-        except _Aborted:
-            log(f"{request.job}: aborted")
-            write_marker(request.directory, Marker.ABORTED)
-            return 2
-        except CrboostError as error:
-            kind = "tool_error" if isinstance(error, ToolError) else "bad_input"
-            return _fail(request, kind, str(error), log)
-        except _OutOfMemory as error:
-            return _fail(request, "out_of_memory", str(error), log)
-        except InterruptedError as error:
-            return _fail(request, "killed", str(error), log)
-        except Exception as error:
-            _fail(request, "bug", f"{type(error).__name__}: {error}", log)
-            raise
-        write_marker(request.directory, Marker.SUCCESS)
-        return 0
+        return ended(
+            request.directory,
+            request.job,
+            lambda: with_signals(runner, lambda: _do(request, runner, log)),
+            log,
+        )
 
 
-def _do(request: Request, runner: Runner, log: Log) -> None:
-    started = time.monotonic()
-    parameters = read_parameters(request.snapshot)
-    tools = ToolCommands(request.project, frozen_settings(request.snapshot))
+def ended(directory: Path, name: str, work: Callable[[], None], log: Log) -> int:
+    """Do `work`; leave in `directory` how it ended, and return the exit code for that."""
+    try:
+        work()
+    except Aborted:
+        log(f"{name}: aborted")
+        write_marker(directory, Marker.ABORTED)
+        return 2
+    except CrboostError as error:
+        kind = "tool_error" if isinstance(error, ToolError) else "bad_input"
+        return _fail(directory, name, kind, str(error), log)
+    except OutOfMemory as error:
+        return _fail(directory, name, "out_of_memory", str(error), log)
+    except InterruptedError as error:
+        return _fail(directory, name, "killed", str(error), log)
+    except Exception as error:
+        _fail(directory, name, "bug", f"{type(error).__name__}: {error}", log)
+        raise
+    write_marker(directory, Marker.SUCCESS)
+    return 0
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """What is to be done in a job, and with what.
+
+    Attributes:
+        at_once: tilt series side by side.
+        settings: the installation, as the run froze it.
+    """
+
+    job_type: JobType
+    stage: Stage
+    context: Context
+    tools: ToolCommands
+    at_once: int
+    settings: Settings | None
+
+
+def open_job(request: Request, side_by_side: int | None = None) -> OpenJob:
+    """Make out what a request asks for.
+
+    Args:
+        side_by_side: tilt series at once, which share the workers; None: as the job type is.
+    """
+    settings = frozen_settings(request.snapshot)
     job_type = CATALOGUE[job_type_of(request.node)]
-    effective = parameters.effective(request.node)
-    stage = stage_for(job_type.name, effective.job.tool)
+    effective = read_parameters(request.snapshot).effective(request.node)
     at_once, each = _share(request.workers, job_type)
+    if side_by_side is not None:
+        at_once, each = side_by_side, max(1, request.workers // side_by_side)
     context = Context(
         request.project,
         request.job,
@@ -158,8 +190,18 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
         request.input_star,
         request.python,
         each,
-        _by_slot(request, job_type),
+        _by_slot(request, job_type.for_tool(effective.job.tool)),
     )
+    stage = stage_for(job_type.name, effective.job.tool)
+    tools = ToolCommands(request.project, settings)
+    return OpenJob(job_type, stage, context, tools, at_once, settings)
+
+
+def _do(request: Request, runner: Runner, log: Log) -> None:
+    started = time.monotonic()
+    job = open_job(request)
+    job_type, stage, context, tools = job.job_type, job.stage, job.context, job.tools
+    effective = context.parameters
     series = stage.inputs(context)
     description = _describe(request, effective, job_type, list(series))
     description["image"] = tools.image_of(effective.job.tool)
@@ -175,7 +217,8 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
     )
     if isinstance(stage, DatasetStage):
         _run_dataset(request, stage, context, tools, series, runner, log)
-    _run_series(request, stage, context, tools, todo, runner, at_once, log)
+    todo = _by_array(request, job, todo, runner, description, log)
+    run_series(request, stage, context, tools, todo, runner, job.at_once, log)
     _finish(request, job_type, stage, context, series)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     description["resources"] = {
@@ -187,7 +230,48 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
     write_json(request.directory / JOB_FILE, description)
 
 
-def _run_series(
+def _by_array(
+    request: Request,
+    job: OpenJob,
+    todo: list[SeriesInput],
+    runner: Runner,
+    description: dict[str, object],
+    log: Log,
+) -> list[SeriesInput]:
+    """Do the tilt series as tasks of a Slurm array, if the run wants that.
+
+    Returns:
+        Those that are still to be done, here.
+    """
+    from crboost.array_driver import array_of, end_leftover_tasks, run_array
+
+    spec = array_of(request.snapshot, request.node)
+    if spec is None or job.settings is None:
+        end_leftover_tasks(request, log)
+        return todo
+    tasks = [one for one in todo if not (one.problem or one.skip)]
+
+    def begun(opened: str) -> None:
+        # What another driver of this job has counted since then counts.
+        description["started"] = min(str(description["started"]), opened)
+        description["array"] = spec.to_dict()
+        write_json(request.directory / JOB_FILE, description)
+
+    run_array(
+        request,
+        spec,
+        job.settings,
+        series={one.name: series_fingerprint(request, one) for one in tasks},
+        inputs={one.name: one.fingerprint for one in tasks},
+        retries=job.job_type.retries,
+        stopped=lambda: runner.stopped,
+        begun=begun,
+        log=log,
+    )
+    return [one for one in todo if one.problem or one.skip]
+
+
+def run_series(
     request: Request,
     stage: Stage,
     context: Context,
@@ -264,7 +348,7 @@ def _run_dataset(
 
 @contextmanager
 def _stopped_by_abort(request: Request, runner: Runner) -> Iterator[None]:
-    """End the tools when RELION asks for it; InterruptedError becomes `_Aborted` then."""
+    """End the tools when RELION asks for it; InterruptedError becomes `Aborted` then."""
     stop = threading.Event()
     aborted = threading.Event()
 
@@ -281,7 +365,7 @@ def _stopped_by_abort(request: Request, runner: Runner) -> Iterator[None]:
         yield
     except InterruptedError:
         if aborted.is_set():
-            raise _Aborted from None
+            raise Aborted from None
         raise
     finally:
         stop.set()
@@ -299,7 +383,7 @@ def _one(
     """One tilt series from input to result file. Its failure is a result, not an exception."""
     started = datetime.now(UTC)
     clock = time.monotonic()
-    fingerprint = _fingerprint(request, series)
+    fingerprint = series_fingerprint(request, series)
     commands: list[list[str]] = []
 
     def result(**values: object) -> SeriesResult:
@@ -367,7 +451,7 @@ def _run_step(
     directory = request.project / step.directory
     finished = runner.run(argv, directory=directory, environment=step.environment)
     if finished.code != 0 and kills != oom_kill_count():
-        raise _OutOfMemory(f"{subject}: {step.name} was killed for its memory")
+        raise OutOfMemory(f"{subject}: {step.name} was killed for its memory")
     absent = [one for one in step.creates if not (request.project / one).exists()]
     if finished.code != 0 or absent:
         gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
@@ -419,7 +503,7 @@ def _still_good(request: Request, series: dict[str, SeriesInput]) -> tuple[set[s
     same = {
         name: results[name]
         for name, one in series.items()
-        if name in results and results[name].fingerprint == _fingerprint(request, one)
+        if name in results and results[name].fingerprint == series_fingerprint(request, one)
     }
     done = {
         name
@@ -436,7 +520,7 @@ def _keeps_failed(request: Request) -> bool:
     return path.is_file() and bool(read_json(path).get("keep_failed"))
 
 
-def _fingerprint(request: Request, series: SeriesInput) -> str:
+def series_fingerprint(request: Request, series: SeriesInput) -> str:
     return fingerprint_of([request.fingerprint, series.fingerprint])
 
 
@@ -475,14 +559,14 @@ def _describe(
     }
 
 
-def _fail(request: Request, kind: str, message: str, log: Log) -> int:
-    log(f"{request.job} failed: {message}")
-    write_json(request.directory / FAILURE_FILE, {"kind": kind, "message": message})
-    write_marker(request.directory, Marker.FAILURE)
+def _fail(directory: Path, name: str, kind: str, message: str, log: Log) -> int:
+    log(f"{name} failed: {message}")
+    write_json(directory / FAILURE_FILE, {"kind": kind, "message": message})
+    write_marker(directory, Marker.FAILURE)
     return 1
 
 
-def _with_signals(runner: Runner, work: Callable[[], None]) -> None:
+def with_signals(runner: Runner, work: Callable[[], None]) -> None:
     """Run `work`; SIGTERM and SIGINT end the tools and come out as InterruptedError."""
     received: list[int] = []
 

@@ -37,14 +37,17 @@ from crboost.relion.scheme import (
 )
 from crboost.stale_outputs import remove_stale_outputs
 from crboost.tool_commands import SETTINGS_FILE
-from crboost.wanted import job_resources
+from crboost.wanted import job_array, job_resources
 
 if TYPE_CHECKING:
+    from crboost.scheduler.array import ArraySpec
     from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
 RESOURCES_FILE = "resources.json"
 RECORD_FILE = "record.json"
+#: How a job's tilt series become tasks of a Slurm array, where they do.
+ARRAY_FILE = "array.json"
 LOG_SIZES_FILE = "log_sizes_before.json"
 
 
@@ -135,6 +138,9 @@ def _write_job(
     job_type = CATALOGUE[job.job_type]
     directory = scheme_dir(project, run) / job.node
     resources = job_resources(parameters.effective(job.node), job_type, settings)
+    array = job_array(parameters.effective(job.node), job_type, settings)
+    if array is not None:
+        resources = _write_array(project, run, job.node, array, settings)
     write_json(directory / RESOURCES_FILE, resources.to_dict())
     submission = submission_for(
         project, run, job.node, resources, settings, native=job_type.is_native
@@ -156,6 +162,23 @@ def _write_job(
             submission=submission,
         )
     write_job(directory / "job.star", made)
+
+
+def _write_array(
+    project: Path, run: str, node: str, array: ArraySpec, settings: Settings
+) -> Resources:
+    """Write how a job's tilt series become tasks; what the job itself asks for then.
+
+    Raises:
+        CrboostError: the tasks' template is missing, or would not work.
+    """
+    from crboost.scheduler.array import coordinator_resources
+
+    tasks = submission_for(project, run, f"{node}.tasks", array.resources, settings, native=False)
+    assert tasks is not None
+    spec = replace(array, template=tasks.template)
+    write_json(scheme_dir(project, run) / node / ARRAY_FILE, spec.to_dict())
+    return coordinator_resources(settings.scheduler)
 
 
 def submission_for(

@@ -114,6 +114,11 @@ class Runner:
                 raise InterruptedError("stopped")
         return Finished(code, tuple(tail))
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """End every running command, with its children, and refuse new ones."""
         with self._lock:

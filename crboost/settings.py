@@ -189,6 +189,14 @@ class ResourceRequest(_Group):
     gpus: int | None = Field(default=None, ge=0, description="GPUs of each node.")
     memory_gb: int | None = Field(default=None, ge=1, description="Memory of each node, GB.")
     time_limit_minutes: int | None = Field(default=None, ge=1, description="Wall time, minutes.")
+    array: bool | None = Field(
+        default=None,
+        description="Run each tilt series as a task of its own; the rest is then what one of these "
+        "tasks asks for.",
+    )
+    per_gpu: int | None = Field(
+        default=None, ge=1, description="Tilt series side by side on the GPU of one such task."
+    )
     site: dict[str, str] = Field(
         default_factory=dict,
         description="Fields of the site's own that `extra` names: account, qos, ...",
@@ -226,6 +234,15 @@ class SchedulerSettings(_Group):
     )
     jobs: dict[str, ResourceRequest] = Field(
         default_factory=dict, description="On top of that: by job type."
+    )
+    array: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Run tilt series as tasks of a Slurm job array. auto: the jobs whose resources "
+        "say so, or whose array limit the user has set.",
+    )
+    coordinator: ResourceRequest = Field(
+        default_factory=ResourceRequest,
+        description="Resources of the job that submits such an array and waits for it.",
     )
     modules: list[str] = Field(
         default_factory=list, description="Environment modules to load in every job."

@@ -15,6 +15,7 @@ from crboost.plan import Mode, WantedJob, plan
 from crboost.results import fingerprint_of
 
 if TYPE_CHECKING:
+    from crboost.scheduler.array import ArraySpec
     from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
 
@@ -108,6 +109,32 @@ def job_resources(
     )
 
 
+def job_array(
+    effective: EffectiveParameters, job_type: JobType, settings: Settings
+) -> ArraySpec | None:
+    """How the job's tilt series become tasks of a Slurm array; None where they do not."""
+    throttle = getattr(effective.job, "array_throttle", None)
+    if throttle is None or job_type.is_native or settings.scheduler.kind != "slurm":
+        return None
+    from crboost.scheduler.array import task_spec, uses_array
+
+    wanted = uses_array(
+        job_type.name,
+        settings.scheduler,
+        uses_gpu=bool(getattr(effective.job, "use_gpu", False)),
+        asked=effective.origin("job.array_throttle").is_chosen,
+    )
+    if not wanted:
+        return None
+    return task_spec(
+        job_type.name,
+        settings.scheduler,
+        job_resources(effective, job_type, settings),
+        throttle=throttle,
+        workers=effective.computing.workers,
+    )
+
+
 def _resource_words(
     effective: EffectiveParameters, job_type: JobType, settings: Settings | None
 ) -> dict[str, str]:
@@ -116,12 +143,16 @@ def _resource_words(
     if settings is None or settings.scheduler.kind == "local":
         return {"workers": str(workers or len(os.sched_getaffinity(0)))}
     asked = job_resources(effective, job_type, settings)
+    array = job_array(effective, job_type, settings)
+    if array is not None:
+        asked = array.resources
     words = {
         "cpus": asked.cpus,
         "memory": f"{asked.memory_gb} GB" if asked.memory_gb else None,
         "time": f"{asked.time_limit_minutes} min" if asked.time_limit_minutes else None,
         "gpus": asked.gpus or None,
         "partition": asked.partition,
+        "array": array.words if array is not None else None,
     }
     shown = {name: str(value) for name, value in words.items() if value is not None}
     return {"workers": str(workers or asked.cpus), **shown}

@@ -4,5 +4,5 @@
 fills what RELION leaves open in a submission template, `ask` runs the scheduler's commands,
 `slurm_text` reads what they print, `state` decides what that means, `submitted` finds a RELION
 job's number, `outcome` joins these for whoever waits for a job,
-`cluster` knows the site, `memory` what the kernel killed.
+`cluster` knows the site, `memory` what the kernel killed, `array` is about one job's tasks.
 """

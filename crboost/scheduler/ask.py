@@ -41,7 +41,8 @@ def ask(argv: Sequence[str], *, timeout_s: float = 30.0) -> Answer:
         for name, value in os.environ.items()
         if not name.startswith(("SQUEUE_", "SACCT_", "SCONTROL_", "SINFO_", "SLURM_TIME_FORMAT"))
     }
-    environ |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
+    # The last: numbers of an array's tasks are not cut short.
+    environ |= {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
     try:
         done = subprocess.run(
             list(argv),

@@ -132,8 +132,8 @@ def resources_for(
     values["tasks"] = tasks
     site: dict[str, str] = {}
     users = {to: given[name] for to, name in _FROM_COMPUTING.items() if name in explicit}
-    for request in _layers(job_type, scheduler, uses_gpu):
-        said = request.model_dump(exclude_none=True, exclude={"site"})
+    for request in request_layers(job_type, scheduler, uses_gpu):
+        said = request.model_dump(exclude_none=True, exclude={"site", "array", "per_gpu"})
         values |= said
         site |= request.site
     values |= {name: value for name, value in users.items() if value is not None}
@@ -142,7 +142,10 @@ def resources_for(
     return Resources(**values, extra=site)
 
 
-def _layers(job_type: str, scheduler: SchedulerSettings, uses_gpu: bool) -> list[ResourceRequest]:
+def request_layers(
+    job_type: str, scheduler: SchedulerSettings, uses_gpu: bool
+) -> list[ResourceRequest]:
+    """What the site says of a job type, the most special last."""
     layers = [scheduler.defaults]
     if uses_gpu:
         layers.append(scheduler.gpu_defaults)

@@ -126,4 +126,4 @@ def find_in_queue(job_dir: Path, ask: Ask = ask_slurm) -> str | None:
     ]
     # The same script is submitted again by a retry: the last one counts.
     newest = max(found, key=lambda record: (record.submitted, int(record.raw_id)), default=None)
-    return newest.raw_id if newest is not None else None
+    return (newest.array_id or newest.raw_id) if newest is not None else None
