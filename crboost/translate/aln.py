@@ -80,7 +80,9 @@ class AlnFile:
         images: in the stack that AreTomo read, dark ones among them.
         stack_size_px: (x, y) of that stack; None in files of AreTomo2 1.2.
         tilts: the aligned images, as in the file: by angle.
-        alpha_offset_deg, beta_offset_deg: offsets that AreTomo3 found, already in `tilt_deg`.
+        alpha_offset_deg: AreTomo3: the offset that is in every `tilt_deg` already.
+        beta_offset_deg: AreTomo3: the specimen's slope along the tilt axis; its CTF fit knows it,
+            its alignment does not.
         thickness_px: of the specimen, AreTomo3 only.
     """
 
