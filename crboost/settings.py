@@ -16,7 +16,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -311,6 +311,59 @@ def default_service_directory() -> Path:
     return Path(state).expanduser() / "crboost"
 
 
+News = Literal["failed-run", "failed-tilt-series", "quiet", "finished"]
+
+
+class ChannelSettings(_Group):
+    """One place where the service sends messages: a Slack channel, e-mail addresses, ..."""
+
+    name: str = Field(
+        pattern="^[a-z0-9][a-z0-9-]*$", description="What it is called: small letters, digits, -."
+    )
+    url: str | None = Field(
+        default=None,
+        repr=False,
+        description="Slack's webhook, mailto://SMTP_HOST?from=...&to=..., or what else Apprise "
+        "knows.",
+    )
+    url_file: Path | None = Field(
+        default=None, description="File with the url, for whom settings are not secret enough."
+    )
+    news: list[News] = Field(
+        default_factory=lambda: list(get_args(News)),
+        min_length=1,
+        description="What is sent there. Default: everything.",
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> ChannelSettings:
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError(f"channel {self.name!r} needs either url or url_file")
+        return self
+
+    def address(self) -> str:
+        """The url, from wherever it stands.
+
+        Raises:
+            ParameterError: `url_file` cannot be read, or has not one line.
+        """
+        if self.url is not None:
+            return self.url
+        assert self.url_file is not None
+        path = self.url_file.expanduser()
+        try:
+            lines = path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParameterError(
+                f"service.notify: channel {self.name!r}: url_file = {path} cannot be read: {error}"
+            ) from None
+        if len(lines) != 1:
+            raise ParameterError(
+                f"service.notify: channel {self.name!r}: {path} must hold one line, the url"
+            )
+        return lines[0]
+
+
 class ServiceSettings(_Group):
     """What `crboost up` keeps running on a headnode: Prefect's server, a worker, the watcher."""
 
@@ -345,6 +398,18 @@ class ServiceSettings(_Group):
     presets: Path | None = Field(
         default=None, description="Directory with the site's own session presets, absolute path."
     )
+    notify: list[ChannelSettings] = Field(
+        default_factory=list, description="Who is told of failures, silence and ends of sessions."
+    )
+
+    @field_validator("notify")
+    @classmethod
+    def _names_differ(cls, value: list[ChannelSettings]) -> list[ChannelSettings]:
+        names = [channel.name for channel in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two channels are called {name!r}")
+        return value
 
     @field_validator("directory", "presets")
     @classmethod

@@ -14,6 +14,7 @@ from crboost.cli import (
     init,
     job,
     log,
+    notify,
     parameters,
     plan,
     run,
@@ -67,6 +68,7 @@ app.command("example-data", rich_help_panel=START)(data.example_data)
 app.command("init", cls=init.InitCommand, rich_help_panel=START)(init.init)
 app.command("up", rich_help_panel=SERVICE)(up.up)
 app.command("down", rich_help_panel=SERVICE)(up.down)
+app.command("notify", rich_help_panel=SERVICE)(notify.notify)
 app.command("plan", rich_help_panel=WORK)(plan.plan)
 app.command("run", rich_help_panel=WORK)(run.run)
 app.command("set", rich_help_panel=WORK)(parameters.set_values)

@@ -87,7 +87,7 @@ class Acquisition(ParameterModel):
     gain_reference_path: str | None = field(
         None,
         title="Gain reference",
-        description="The gain reference that jobs apply; None: data.gain_reference.",
+        description="The gain reference that jobs apply; None: the one that came with the data.",
         follows="data.gain_reference",
     )
     gain_flip_x: bool = field(

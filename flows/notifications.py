@@ -1,0 +1,258 @@
+"""`python -m flows.notifications`: blocks and automations that tell people what happened.
+
+What is told where stands in the settings (`service.notify`). One block per channel, one automation
+per kind of news; doing it again changes what has changed, and takes away what is no longer wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.blocks.abstract import NotificationError
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from pydantic import SecretStr
+
+from crboost.errors import CrboostError, ParameterError
+from crboost.settings import load_settings, settings_file
+from flows.events import FAILED_TOO_MANY, FINISHED, QUIET
+from flows.notification_channel import NotificationChannel
+
+if TYPE_CHECKING:
+    from crboost.settings import ChannelSettings, News
+
+#: What the names of our automations begin with.
+PREFIX = "crboost: "
+_BLOCK_PREFIX = "crboost-"
+_PROJECT = "crboost.project.*"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is told of one kind of news, in Prefect's templates (Jinja).
+
+    Attributes:
+        title: of the automation, after `PREFIX`.
+        expect: the events that are news.
+        resource: whose events.
+        tag: the flow run's tag; None: the event is not of a flow run.
+    """
+
+    title: str
+    expect: frozenset[str]
+    resource: str
+    subject: str
+    body: str
+    tag: str | None = None
+
+
+_LOOK = """
+Project: {{ event.payload.project_dir }}
+On the headnode: crboost status '{{ event.payload.project_dir }}'
+"""
+
+MESSAGES: Mapping[News, Message] = {
+    "failed-run": Message(
+        title="a run failed",
+        expect=frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}),
+        resource="prefect.flow-run.*",
+        tag="crboost",
+        subject="crboost: {{ flow_run.name }}: {{ flow_run.state.name | lower }}",
+        body="""\
+{{ flow_run.state.message or "The run gave no reason." }}
+
+{% if flow_run.parameters.project_dir -%}
+Project: {{ flow_run.parameters.project_dir }}
+{% endif -%}
+Flow run: {{ flow.name }}, {{ flow_run | ui_url }}
+{% if flow_run.parameters.project_dir -%}
+On the headnode: crboost log '{{ flow_run.parameters.project_dir }}'
+{% endif -%}
+Start it again when the cause is mended: it repeats nothing that is done.
+""",
+    ),
+    "failed-tilt-series": Message(
+        title="many tilt series failed",
+        expect=frozenset({FAILED_TOO_MANY}),
+        resource=_PROJECT,
+        subject="crboost: {{ event.payload.project }}: {{ event.payload.failed }} tilt series "
+        "failed",
+        body="{{ event.payload.failed }} tilt series of this session have failed (to be told from "
+        "{{ event.payload.threshold }} on): {{ event.payload.names | join(', ') }}\n" + _LOOK,
+    ),
+    "quiet": Message(
+        title="no new data",
+        expect=frozenset({QUIET}),
+        resource=_PROJECT,
+        subject="crboost: {{ event.payload.project }}: no new data",
+        body="No new data for {{ event.payload.minutes }} minutes. Is the microscope still "
+        "recording?\n" + _LOOK,
+    ),
+    "finished": Message(
+        title="a session finished",
+        expect=frozenset({FINISHED}),
+        resource=_PROJECT,
+        subject="crboost: {{ event.payload.project }}: session finished",
+        body="The session has been ended; what it brought is processed to the end.\n" + _LOOK,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.notifications", description=__doc__)
+    parser.add_argument("--test", action="store_true", help="send one message to each channel")
+    arguments = parser.parse_args(argv)
+    try:
+        channels = load_settings().service.notify
+        if arguments.test:
+            return send_test(channels)
+        with get_client(sync_client=True) as client:
+            apply(client, channels)
+    except CrboostError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def apply(client: SyncPrefectClient, channels: Sequence[ChannelSettings]) -> None:
+    """Make the server's blocks and automations those of these channels.
+
+    An automation that somebody has paused on Prefect's page stays paused.
+
+    Raises:
+        ParameterError: an address that Apprise does not know.
+    """
+    for channel in channels:
+        check_address(channel)
+    blocks = {channel.name: _save_block(client, channel) for channel in channels}
+    wanted = automations(channels, blocks)
+    known = {one.name: one for one in _our_automations(client)}
+    for name, automation in wanted.items():
+        if name in known:
+            kept = automation.model_copy(update={"enabled": known[name].enabled})
+            client.update_automation(known[name].id, kept)
+        else:
+            client.create_automation(automation)
+    for name, stale in known.items():
+        if name not in wanted:
+            client.delete_automation(stale.id)
+    _delete_other_blocks(client, set(blocks.values()))
+
+
+def automations(
+    channels: Sequence[ChannelSettings], blocks: Mapping[str, UUID]
+) -> dict[str, AutomationCore]:
+    """The automations for these channels, by name.
+
+    Args:
+        blocks: the block of each channel, by the channel's name.
+    """
+    made = {}
+    for news, message in MESSAGES.items():
+        told = [blocks[channel.name] for channel in channels if news in channel.news]
+        if told:
+            name = PREFIX + message.title
+            made[name] = _automation(name, message, told)
+    return made
+
+
+def _automation(name: str, message: Message, blocks: Sequence[UUID]) -> AutomationCore:
+    related = {"prefect.resource.id": f"prefect.tag.{message.tag}"} if message.tag else {}
+    return AutomationCore(
+        name=name,
+        description="Made by crboost from service.notify in its settings.",
+        trigger=EventTrigger(
+            expect=set(message.expect),
+            match=ResourceSpecification({"prefect.resource.id": message.resource}),
+            match_related=ResourceSpecification(dict(related)),
+            # Each resource by itself: a busy project does not hide the news of another one.
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(block_document_id=block, subject=message.subject, body=message.body)
+            for block in blocks
+        ],
+    )
+
+
+def check_address(channel: ChannelSettings) -> None:
+    """See that Apprise knows this kind of address.
+
+    Raises:
+        ParameterError: it does not. The message does not show the address, which holds secrets.
+    """
+    from apprise import Apprise
+
+    if Apprise.instantiate(channel.address(), suppress_exceptions=True) is None:
+        kind = channel.address().partition(":")[0]
+        raise ParameterError(
+            f"service.notify: channel {channel.name!r}: this is no address that Apprise can send "
+            f"to (it begins with {kind}:)",
+            hint=f"docs/notifications.md shows some; correct it in {settings_file()}",
+        )
+
+
+def send_test(channels: Sequence[ChannelSettings]) -> int:
+    """Send a message to each channel from this machine; returns how many could not be sent."""
+    failed = 0
+    for channel in channels:
+        check_address(channel)
+        block = NotificationChannel(url=SecretStr(channel.address()))
+        news = ", ".join(channel.news)
+        try:
+            with block.raise_on_failure():
+                block.notify(f"This channel gets: {news}.", "crboost: a test message")
+        except NotificationError as error:
+            failed += 1
+            why = error.log.strip() or "Apprise gave no reason"
+            print(f"{channel.name}: not sent: {why}", file=sys.stderr)
+        else:
+            print(f"{channel.name}: sent")
+    return failed
+
+
+def _save_block(client: SyncPrefectClient, channel: ChannelSettings) -> UUID:
+    block = NotificationChannel(url=SecretStr(channel.address()))
+    return UUID(str(block.save(_BLOCK_PREFIX + channel.name, overwrite=True)))
+
+
+def _our_automations(client: SyncPrefectClient) -> list[_Known]:
+    body = {"limit": 200, "automations": {"name": {"any_": [_name(one) for one in MESSAGES]}}}
+    found = client.request("POST", "/automations/filter", json=body).json()
+    return [_Known(UUID(one["id"]), one["name"], one["enabled"]) for one in found]
+
+
+@dataclass(frozen=True)
+class _Known:
+    id: UUID
+    name: str
+    enabled: bool
+
+
+def _name(news: News) -> str:
+    return PREFIX + MESSAGES[news].title
+
+
+def _delete_other_blocks(client: SyncPrefectClient, kept: set[UUID]) -> None:
+    """Channels that the settings no longer name; their secrets go with them."""
+    slug = {"slug": {"any_": [NotificationChannel.get_block_type_slug()]}}
+    found = client.request("POST", "/block_documents/filter", json={"block_types": slug}).json()
+    for one in found:
+        if str(one["name"]).startswith(_BLOCK_PREFIX) and UUID(one["id"]) not in kept:
+            client.delete_block_document(UUID(one["id"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
