@@ -38,6 +38,9 @@ class InputSlot:
         accepts: node labels, the preferred one first; a label stands for its refinements too.
         relion_field: the option of the RELION job that carries the path.
         optional: whether the job also runs without.
+        from_all_series: one thing that all tilt series went into: when it is made anew, every tilt
+            series is done again. The stage puts `crboost.results.whole_fingerprint` of the
+            producer into its series' fingerprints.
         of_same_instance: what was made earlier by `<producer>__2` comes first for `<job>__2`.
     """
 
@@ -46,6 +49,7 @@ class InputSlot:
     relion_field: str = "in_mic"
     optional: bool = False
     of_same_instance: bool = False
+    from_all_series: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ DENOISE_PREDICT = JobType(
     summary="Denoises tomograms with a trained cryoCARE model.",
     inputs=(
         InputSlot("tomograms", (TOMO_RECONSTRUCT,)),
-        InputSlot("model", (DENOISING_MODEL,), "in_3dref"),
+        InputSlot("model", (DENOISING_MODEL,), "in_3dref", from_all_series=True),
     ),
     outputs=(OutputNode("tomograms.star", TOMO_DENOISE),),
     parallel_over="tilts",

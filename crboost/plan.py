@@ -15,7 +15,7 @@ from typing import Any, Literal
 from crboost.catalogue import CATALOGUE, InputSlot, JobType, label_matches, producers_of
 from crboost.errors import PlanError
 from crboost.history import PastJob
-from crboost.results import with_extra
+from crboost.results import whole_fingerprint, with_extra
 
 Mode = Literal["new", "continue"]
 
@@ -37,6 +37,7 @@ class WantedJob:
         resources: what it asks of the machine.
         data: for a job that reads raw data: tilt series to fingerprint of what lies on disk.
         extras: for a job that reads more than its input: tilt series to fingerprint of the rest.
+        problem: why it cannot run as it is.
     """
 
     node: str
@@ -48,6 +49,7 @@ class WantedJob:
     resources: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,8 @@ def plan(
                 SatisfiedJob(job.node, job.job_type.name, past.job, verdict.reason),
                 past,
             )
+        elif job.problem is not None:
+            raise PlanError(f"{job.node}: {job.problem}")
         else:
             planned[job.node] = PlannedJob(
                 node=job.node,
@@ -434,7 +438,7 @@ def _news(
 ) -> str | None:
     """What the job's input holds that the job has not seen, or None."""
     available = dict(job.data)
-    for given in inputs:
+    for given in inputs[:1]:  # further inputs hold something else under the tilt series' names
         for producer in newest_first:
             if given.path in {file for file, _ in producer.outputs}:
                 available |= {
@@ -442,10 +446,17 @@ def _news(
                     for name, record in producer.series.items()
                     if record.status == "done"
                 }
-    available = {
-        name: with_extra(fingerprint, job.extras.get(name))
-        for name, fingerprint in available.items()
-    }
+    whole = {slot.name for slot in job.job_type.inputs if slot.from_all_series}
+    rest = [
+        whole_fingerprint(producer.series)
+        for given in inputs
+        if given.slot in whole
+        for producer in newest_first
+        if given.path in {file for file, _ in producer.outputs}
+    ]
+    for name in available:
+        for extra in (job.extras.get(name), *rest):
+            available[name] = with_extra(available[name], extra)
     new = [name for name in available if name not in past.series]
     changed = [
         name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,12 @@ def with_extra(fingerprint: str, extra: str | None) -> str:
     Planner and driver must make it the same way.
     """
     return fingerprint if extra is None else fingerprint_of([fingerprint, extra])
+
+
+def whole_fingerprint(series: Mapping[str, SeriesRecord]) -> str | None:
+    """Of what a job made of all its tilt series together; None where it left no results."""
+    done = sorted((name, one.fingerprint) for name, one in series.items() if one.status == "done")
+    return fingerprint_of(done) if done else None
 
 
 def table_fingerprint(path: Path) -> str:

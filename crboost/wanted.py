@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crboost.catalogue import CATALOGUE, JobType, label_matches
-from crboost.errors import PlanError
+from crboost.errors import CrboostError, PlanError
 from crboost.history import PastJob
 from crboost.parameters import EffectiveParameters, ProjectParameters, job_type_of
 from crboost.plan import Mode, WantedJob, plan
 from crboost.results import fingerprint_of
 
 if TYPE_CHECKING:
+    from crboost.builders.step import Step
     from crboost.scheduler.array import ArraySpec
     from crboost.scheduler.resources import Resources
     from crboost.settings import Settings
@@ -47,9 +48,14 @@ def wanted_job(
     data: dict[str, str] = {}
     if not job_type.inputs:
         data = available_series(project, effective)
-    commands = list(stage.steps(context, example))
-    if isinstance(stage, DatasetStage):
-        commands = [*stage.dataset_steps(context, {example.name: example}), *commands]
+    commands: list[Step] = []
+    problem = None
+    try:
+        if isinstance(stage, DatasetStage):
+            commands += stage.dataset_steps(context, {example.name: example})
+        commands += stage.steps(context, example)
+    except CrboostError as error:  # only a job that is to run must be able to
+        problem = str(error)
     return WantedJob(
         node=node,
         job_type=job_type,
@@ -60,6 +66,7 @@ def wanted_job(
         resources=resources,
         data=data,
         extras=stage.extras(project) if isinstance(stage, ExtraInputStage) else {},
+        problem=problem,
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from crboost.errors import ProjectError
 from crboost.stages.base import Context, SeriesInput, Stage
 from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
+from crboost.stages.cryocare import CryoCarePredict, CryoCareTrain
 from crboost.stages.import_movies import ImportMovies
+from crboost.stages.pytom import PytomExtract, PytomMatch
 from crboost.stages.tilt_filter import CpuTiltFilter
 
 __all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
@@ -20,6 +22,10 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("tiltFilter", "cpu"): CpuTiltFilter(),
     ("tsAlignment", "cpu"): CpuAlign(),
     ("tsReconstruct", "cpu"): CpuReconstruct(),
+    ("denoiseTrain", "cryocare"): CryoCareTrain(),
+    ("denoisePredict", "cryocare"): CryoCarePredict(),
+    ("templateMatching", "pytom"): PytomMatch(),
+    ("extractCandidates", "pytom"): PytomExtract(),
 }
 
 

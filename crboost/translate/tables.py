@@ -30,6 +30,7 @@ TEXT_COLUMNS = (
     "rlnCtfPowerSpectrum",
     "rlnCtfImage",
     "rlnTomoReconstructedTomogram",
+    "rlnTomoReconstructedTomogramDenoised",
     "rlnTomoReconstructedTomogramHalf1",
     "rlnTomoReconstructedTomogramHalf2",
 )
