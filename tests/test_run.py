@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from crboost.cli.status import at_work_values
 from crboost.errors import ProjectError
 from crboost.failure import Failure
 from crboost.plan import Plan
@@ -143,6 +144,9 @@ def test_new_data_continue_in_the_same_jobs(project: Project, example_data: Path
         "External/job001/",
         "External/job002/",
     ]
+    # The ledger may have it running already: in the run it waits for its turn.
+    assert at_work_values(run, "fsMotionAndCtf") == {"status": "waiting"}
+    assert at_work_values(run, "tsAlignment") == at_work_values(None, "importmovies") == {}
     before = (project.directory / "External/job002/results/TS_01.json").read_text()
     do(run)
     state = run.job_state("fsMotionAndCtf")

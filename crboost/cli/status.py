@@ -20,7 +20,7 @@ from crboost.standing import (
 
 if TYPE_CHECKING:
     from crboost.history import PastJob
-    from crboost.run import JobState
+    from crboost.run import JobState, Run
 
 
 def status(
@@ -58,7 +58,10 @@ def status(
                 "project": opened.name,
                 "directory": str(opened.directory),
                 "active_run": running.name if running else None,
-                "jobs": [job_values(job) for job in stages.values()],
+                "jobs": [
+                    job_values(job) | at_work_values(running, stage)
+                    for stage, job in stages.items()
+                ],
                 "tilt_series": series_by_stage(stages),
                 "session": session.model_dump(mode="json") if session else None,
                 "microscope": arrivals(arriving, taken, expected),
@@ -102,6 +105,13 @@ def run_of(past: PastJob) -> str | None:
     """The run that made a job; RELION's own jobs keep it in the path of their submit script."""
     parts = past.parameters.get("qsub", "").split("/")
     return past.run or (parts[2] if parts[:2] == [".crboost", "runs"] and len(parts) > 3 else None)
+
+
+def at_work_values(running: Run | None, node: str) -> dict[str, object]:
+    """How a job stands in the run at work: it may wait there, though the ledger has it running."""
+    if running is None or node not in running.nodes:
+        return {}
+    return {"status": running.job_state(node).phase}
 
 
 def live_row(state: JobState) -> list[str]:
