@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,13 @@ TOLD_FILE = ".crboost/failures_told.json"
 
 
 @contextmanager
-def remembering(project: Project, settings: Settings) -> Iterator[None]:
+def remembering(project: Project, jobs: Sequence[str], settings: Settings) -> Iterator[None]:
     """Remember what the block leaves undone, so that `ingest` does not start it again for nothing.
 
     The block plans and runs. A process that is killed in it remembers nothing, and is made up for.
+
+    Args:
+        jobs: those of the run; empty: all. What was no part of it was not tried.
     """
     from crboost.leftover import digest_of_inputs
     from crboost.session import read_session
@@ -36,6 +39,10 @@ def remembering(project: Project, settings: Settings) -> Iterator[None]:
     session = read_session(project)
     if session is None:
         yield
+        return
+    if not covers(jobs, session.jobs):
+        yield
+        tell_failures(project)
         return
     inputs = digest_of_inputs(project, session.jobs, settings)
     try:
@@ -47,6 +54,11 @@ def remembering(project: Project, settings: Settings) -> Iterator[None]:
         _remember(project, session, settings, inputs, ("bad_input", error.message))
         raise
     _remember(project, session, settings, inputs, None)
+
+
+def covers(jobs: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a run of `jobs` tries all that are wanted; empty stands for all there are."""
+    return not jobs or (bool(wanted) and set(wanted) <= set(jobs))
 
 
 def _remember(

@@ -130,7 +130,7 @@ def _process(
         _run_jobs(project, joined, settings.engine, finished)
     frozen = snapshot(project, parameters)
     run = None
-    with remembering(project, settings):
+    with remembering(project, jobs, settings):
         plan = resolve(project, jobs, frozen, mode, settings, retry_failed)
         if plan.is_empty:
             get_run_logger().info(UP_TO_DATE)

@@ -24,6 +24,7 @@ from types import FrameType
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
 
 from crboost.acquisition.arriving import write_arriving
 from crboost.acquisition.facts import Report
@@ -124,7 +125,7 @@ class SessionWatch(Thread):
         self.session = session
         self.stop = Flag()
         self._send = send
-        self._pulsed = 0.0
+        self._next_pulse = 0.0
 
     def run(self) -> None:
         """Watch; a directory that is away, or a bug, must not end the session."""
@@ -167,16 +168,20 @@ class SessionWatch(Thread):
 
     def _pulse(self, watcher: Watcher) -> None:
         """Show how the series stand, and tell of a silence."""
-        if time.monotonic() - self._pulsed < PULSE_SECONDS:
+        began = time.monotonic()
+        if began < self._next_pulse:
             return
-        self._pulsed = time.monotonic()
         try:
             now = datetime.now(UTC)
             write_arriving(self.project.directory, watcher.standing(), now)
             self._tell_silence(watcher.latest, now)
         except PASSING as error:
             log.warning("%s: %s: %s", self.project.directory, type(error).__name__, error)
-            self._pulsed += LONGEST_PAUSE_SECONDS
+            self._next_pulse = time.monotonic() + LONGEST_PAUSE_SECONDS
+        else:
+            # At most a twentieth of the time: there may be tens of thousands of files.
+            took = time.monotonic() - began
+            self._next_pulse = time.monotonic() + max(PULSE_SECONDS, 20 * took)
 
     def _tell_silence(self, latest: float, now: datetime) -> None:
         path = self.project.directory / TOLD_FILE
@@ -348,6 +353,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("httpx", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if not PREFECT_API_URL.value():
+        print(
+            "Error: there is no Prefect server to tell\n  -> set PREFECT_API_URL", file=sys.stderr
+        )
+        return 2
     stop = Flag()
 
     def end(_number: int, _frame: FrameType | None) -> None:

@@ -10,10 +10,11 @@ import pytest
 from crboost.acquisition.facts import FileRejected, Report, SeriesComplete, SeriesPartial
 from crboost.acquisition.facts import SeriesReopened as Reopened
 from crboost.session import Session
+from flows.afterwards import covers
 from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
 from flows.ingest import Sight, decide
 from flows.turn import work_of
-from flows.watcher import Watched, read_watched, silence, write_watched
+from flows.watcher import Watched, main, read_watched, silence, write_watched
 
 PROJECT = Path("/data/projects/one")
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -132,6 +133,19 @@ def test_only_runs_that_nobody_shaped_stand_for_each_other() -> None:
     )
     assert work_of("new", [], {}, retry_failed=False) == ""
     assert work_of("continue", [], {"x": 1}, retry_failed=False) == ""
+
+
+def test_a_run_of_some_jobs_does_not_stand_for_all() -> None:
+    assert covers([], []) and covers([], ["a"]) and covers(["a", "b"], ["a"])
+    assert not covers(["a"], []) and not covers(["a"], ["a", "b"])
+
+
+def test_a_watcher_without_a_server_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert main([]) == 2
+    assert "PREFECT_API_URL" in capsys.readouterr().err
 
 
 def test_what_was_told_as_begun_is_remembered(tmp_path: Path) -> None:
