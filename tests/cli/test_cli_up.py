@@ -118,15 +118,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def project(
-    tmp_path_factory: pytest.TempPathFactory, example_data: Path, service: Service
-) -> Project:
-    made = service.crboost(
-        "init", str(tmp_path_factory.mktemp("p") / "project"), "--movies",
-        str(example_data / "frames" / "*"), "--mdocs", str(example_data / "*.mdoc"),
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    return Project.open(next(tmp_path_factory.getbasetemp().glob("p*/project")))
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    from crboost.cpu.example_data import make_example_data
+
+    directory = tmp_path_factory.mktemp("project")
+    data = directory / "data"
+    make_example_data(
+        data, series=1, size_px=128, frames=2, tilt_range_deg=20, tilt_step_deg=10, defects=False
+    )
+    movies, mdocs = [str(data / "frames" / "*")], [str(data / "*.mdoc")]
+    return Project.create(directory / "project", movies=movies, mdocs=mdocs).project
 
 
 def eventually(condition: Callable[[], Any], seconds: float, service: Service) -> Any:
@@ -196,7 +197,7 @@ def test_nobody_else_gets_in(service: Service) -> None:
 def test_schedules_make_runs(service: Service) -> None:
     """Prefect's scheduler fails silently with versions of SQLAlchemy that Prefect allows."""
     flow_runs = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    runs = eventually(lambda: service.api.post("/flow_runs/filter", flow_runs), 30, service)
+    runs = eventually(lambda: service.api.post("/flow_runs/filter", flow_runs), 60, service)
     assert all(run["auto_scheduled"] for run in runs)
 
 
@@ -222,7 +223,7 @@ def test_what_is_killed_comes_back(service: Service) -> None:
         new = all(now[name] not in (None, before[name]) for name in before)
         return new and service.crboost("up", "--check").returncode == 0
 
-    eventually(back, 60, service)
+    eventually(back, 120, service)
 
 
 def test_a_run_does_not_stay_running_when_its_worker_stops(
@@ -231,13 +232,13 @@ def test_a_run_does_not_stay_running_when_its_worker_stops(
     where = {"project_dir": str(project.directory)}
     run = start_run(service, "process-project", {**where, "jobs": ["importmovies"]})
     job = project.directory / "Import/job001"
-    eventually(lambda: state_of(service, run) == "RUNNING" and job.exists(), 40, service)
+    eventually(lambda: state_of(service, run) == "RUNNING" and job.exists(), 120, service)
     worker = service.pid("worker")
     assert worker is not None
 
     os.kill(worker, signal.SIGTERM)
 
-    eventually(lambda: state_of(service, run) == "CRASHED", 45, service)
+    eventually(lambda: state_of(service, run) == "CRASHED", 120, service)
     limits = service.api.post("/v2/concurrency_limits/filter", {})
     assert {limit["active_slots"] for limit in limits} == {0}
     assert not (job / "RELION_JOB_EXIT_SUCCESS").exists()  # it is at work
@@ -252,13 +253,13 @@ def test_nothing_outlives_the_supervisor_and_nothing_is_lost(
 
     os.kill(supervisor, signal.SIGKILL)
 
-    eventually(lambda: not service.processes(), 20, service)
+    eventually(lambda: not service.processes(), 30, service)
     service.up()
     assert {run["id"] for run in service.api.post("/flow_runs/filter", {})} >= runs
     assert service.directory.login() == login
     service.go.touch()  # the job that all this has not disturbed
     done = project.directory / "Import/job001/RELION_JOB_EXIT_SUCCESS"
-    eventually(done.exists, 30, service)
+    eventually(done.exists, 120, service)
 
 
 def test_down_ends_all_of_it(service: Service) -> None:
