@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from crboost.files import write_text
 from crboost.tilt_name import tilt_name
 from crboost.translate.tables import Row
 from crboost.translate.warp_xml import movie_stem
+
+#: A path that every reader takes as one value of a STAR loop: no blanks, quotes or comments, no
+#: start that means a column or a block.
+_PLAIN = re.compile(r"(?!_|;|data_|loop_|save_)[^\s#'\"]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def write_tomostar(path: Path, tilts: Sequence[TomostarTilt]) -> None:
     """Write a `.tomostar` as `ts_import` does.
 
     Raises:
-        CrboostError: no tilt images, or a movie's path holds blanks, which Warp cannot read.
+        CrboostError: no tilt images, or a movie's path that would not be read as one value.
     """
     if not tilts:
         raise CrboostError(f"{path}: a tilt series needs tilt images")
@@ -115,10 +120,11 @@ def write_tomostar(path: Path, tilts: Sequence[TomostarTilt]) -> None:
     lines = ["", "data_", "", "loop_"]
     lines += [f"_{column} #{index}" for index, column in enumerate(columns, start=1)]
     for tilt in tilts:
-        if not tilt.movie or any(character.isspace() for character in tilt.movie):
+        if not _PLAIN.fullmatch(tilt.movie):
             raise CrboostError(
-                f"{path}: movie path {tilt.movie!r} is empty or holds blanks",
-                hint="link the movie under a name without blanks",
+                f"{path}: movie path {tilt.movie!r} is empty, holds blanks, quotes or #, or starts "
+                "like a column or block of a STAR file",
+                hint="link the movie under a plain name, or write its path from ../ or ./",
             )
         values = [
             tilt.movie,

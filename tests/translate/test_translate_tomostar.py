@@ -40,7 +40,7 @@ names = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     names=names,
     values=st.lists(
@@ -60,7 +60,7 @@ def test_there_and_back(
     path = tmp_path_factory.mktemp("tomostar") / "a.tomostar"
     tilts = [
         TomostarTilt(
-            f"{name}.eer",
+            f"../frames/{name}.eer",
             angle / 100,
             axis / 1000,
             dose / 8,
@@ -93,9 +93,20 @@ def test_rows_become_warp_s_angles_in_order_of_the_stage() -> None:
     assert [tilt.angle_deg for tilt in tomostar_of(rows, movies, angle_sign=1)] == [-3.0, 0.0, 3.0]
 
 
-def test_names_that_warp_cannot_read(tmp_path: Path) -> None:
-    with pytest.raises(CrboostError, match="holds blanks"):
-        write_tomostar(tmp_path / "a.tomostar", [TomostarTilt("a b.tif", 0, 0, 0)])
+@pytest.mark.parametrize("movie", ["", "a b.tif", "_a.tif", "#1.tif", "'a'.tif", "data_1.tif"])
+def test_names_that_nobody_could_read(tmp_path: Path, movie: str) -> None:
+    with pytest.raises(CrboostError, match=r"movie path .* is empty, holds blanks"):
+        write_tomostar(tmp_path / "a.tomostar", [TomostarTilt(movie, 0, 0, 0)])
+
+
+@pytest.mark.parametrize("movie", ["../_a.tif", "./data_1.tif", "a+b-1.tif"])
+def test_names_that_are_fine(tmp_path: Path, movie: str) -> None:
+    tilts = [TomostarTilt(movie, 0, 0, 0)]
+    write_tomostar(tmp_path / "a.tomostar", tilts)
+    assert read_tomostar(tmp_path / "a.tomostar") == tilts
+
+
+def test_series_without_tilt_images(tmp_path: Path) -> None:
     with pytest.raises(CrboostError, match="needs tilt images"):
         write_tomostar(tmp_path / "a.tomostar", [])
 
