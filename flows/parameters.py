@@ -86,13 +86,12 @@ def changes_to(model: type[ParameterModel], title: str) -> type[Changes]:
 
 
 def form_fields(model: type[ParameterModel]) -> list[str]:
-    """The fields of `model` that a form shows, in its order: first what is special to the model.
+    """The fields of `model` that a form shows: the tool, what is special to the model, the rest.
 
     Left out is what has only one choice, and what none of the tools that can be chosen uses.
     """
     general = {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", ())}
-    special = [name for name in model.model_fields if name not in general]
-    ordered = [*special, *(name for name in model.model_fields if name in general)]
+    ordered = sorted(model.model_fields, key=lambda name: (name != "tool", name in general))
     shown = {name: field_facts(model, name) for name in ordered}
     tools = set(shown["tool"].choices) if "tool" in shown else set()
     return [

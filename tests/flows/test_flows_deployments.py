@@ -117,7 +117,7 @@ class _CpuJob(_Job):
 
 
 def test_a_form_shows_what_can_be_chosen_and_has_an_effect() -> None:
-    assert form_fields(_Job) == ["patch", "tool", "general"]
+    assert form_fields(_Job) == ["tool", "patch", "general"]
     assert form_fields(_CpuJob) == ["general"]
     shown = changes_to(_Job, "Title").model_json_schema()["properties"]
     assert shown["patch"]["description"] == "Size. At least 1 nm. Only with imod. Default: 2."

@@ -85,8 +85,8 @@ def mailbox() -> Iterator[Received]:
 
 
 def mail_url(mailbox: Received) -> str:
-    to = "to=scientist@example.org"
-    return f"mailto://127.0.0.1:{mailbox.port}?from=crboost@example.org&{to}&mode=insecure"
+    to = "scientist@example.org"
+    return f"mailto://127.0.0.1:{mailbox.port}?from=crboost@example.org&to={to}"
 
 
 def text_of(mail: Mail) -> str:
