@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crboost.acquisition.arrivals import SeriesState, Standing
 from crboost.acquisition.arriving import Arriving, read_arriving
-from crboost.acquisition.intake import SeriesIntake, read_intake
+from crboost.acquisition.taken import SeriesIntake, read_intake
 from crboost.errors import FileFormatError
 from crboost.history import PastJob
 from crboost.job_directory import read_job_file

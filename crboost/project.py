@@ -7,22 +7,21 @@ copied and never written to.
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crboost.errors import ParameterError, PlanError, ProjectError
+from crboost.errors import PlanError, ProjectError
 from crboost.files import locked, write_text
+from crboost.found_values import contradiction, with_found_values
 from crboost.history import PastJob
 from crboost.parameters import (
     ProjectParameters,
     read_parameters,
     write_parameters,
 )
-from crboost.parameters.origin import plain
 from crboost.past_jobs import past_job
 from crboost.plan import Mode, Plan, plan
 from crboost.raw_data import FRAMES, MDOCS, make_link
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
 
 PARAMETERS_FILE = "project_params.json"
 STATE = ".crboost"
-
-#: Values of a parameter are the same that differ by less than this part of them.
-SAME_VALUE = 0.005
 
 #: Mdocs and movies.
 _RawData = tuple[list[Path], list[Path]]
@@ -255,7 +251,7 @@ class Project:
     def contradictions(self, found: Iterable[ParameterFinding]) -> list[str]:
         """Values that data tell and that are not those of the parameters, in words."""
         parameters = self.parameters()
-        return [text for one in found for text in _contradiction(parameters, one)]
+        return [text for one in found for text in contradiction(parameters, one)]
 
     def snapshot_parameters(self, overrides: Mapping[str, Any] | None = None) -> ProjectParameters:
         """Parameters for a run: those on disk with `overrides` made, kept on disk.
@@ -428,46 +424,6 @@ class Project:
                             hint="paths are relative to the project directory",
                         )
         return made
-
-
-def with_found_values(
-    parameters: ProjectParameters, found: Iterable[ParameterFinding]
-) -> tuple[ProjectParameters, list[str]]:
-    """Parameters with the values that mdocs tell, and warnings of those that were not taken.
-
-    A value that a user or a preset has chosen stays.
-    """
-    warnings: list[str] = []
-    for one in found:
-        if one.path == "acquisition.gain_reference_path":
-            continue  # it follows data.gain_reference
-        try:
-            if parameters.origin(one.path).is_chosen:
-                warnings += _contradiction(parameters, one)
-                continue
-            parameters = parameters.with_values(
-                {one.path: one.value}, source="mdoc", detail=one.detail
-            )
-        except ParameterError as error:  # one odd mdoc value must not stop the import
-            warnings.append(f"{one.detail}: not taken: {error}")
-    return parameters, warnings
-
-
-def _contradiction(parameters: ProjectParameters, found: ParameterFinding) -> list[str]:
-    """A word on a value that the data do not agree with."""
-    chosen = parameters.value(found.path)
-    if isinstance(chosen, str):  # names: a camera's is only guessed
-        return []
-    if isinstance(chosen, float) and isinstance(found.value, int | float):
-        same = math.isclose(chosen, found.value, rel_tol=SAME_VALUE)
-    else:
-        same = plain(chosen) == plain(found.value)
-    if same:
-        return []
-    return [
-        f"{found.path} stays {chosen} ({parameters.origin(found.path)}), but {found.detail} says "
-        f"{found.value}"
-    ]
 
 
 def _new_directory(path: Path | str) -> Path:

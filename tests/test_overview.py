@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crboost.acquisition.arrivals import SeriesState, Standing
 from crboost.acquisition.arriving import Arriving
-from crboost.acquisition.intake import SeriesIntake
+from crboost.acquisition.taken import SeriesIntake
 from crboost.cli.live import chosen, headline
 from crboost.files import write_json
 from crboost.history import PastJob, SeriesRecord

@@ -8,9 +8,9 @@ after a crash at any moment, comes to the same end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from crboost.acquisition.arrivals import MovieCandidates
 from crboost.acquisition.collect import collect, conclude
@@ -22,54 +22,24 @@ from crboost.acquisition.facts import (
     SeriesReopened,
 )
 from crboost.acquisition.movies import MovieFile, inspect_movie
+from crboost.acquisition.taken import SeriesIntake, read_intake, write_intake
 from crboost.acquisition.tilt_series import TiltSeriesAcquisition, read_tilt_series, series_name
 from crboost.acquisition.watch import scan
 from crboost.errors import FileFormatError, ProjectError
-from crboost.files import locked, read_json, write_json
+from crboost.files import locked
 from crboost.raw_data import FRAMES, MDOCS, make_link, raw_series, replace_link
 from crboost.tilt_name import plain_name
 
 if TYPE_CHECKING:
     from crboost.project import Project
 
-STATE = ".crboost"
-INTAKE_FILE = "intake.json"
+LOCK_FILE = ".crboost/intake.lock"
 
 #: Parameters that must be the same in all tilt series of a project.
 COMMON = ("microscope.pixel_size_angstrom", "microscope.acceleration_voltage_kv")
 
 #: Facts by which a series is taken in.
 _Told = SeriesComplete | SeriesPartial
-
-IntakeState = Literal["complete", "partial", "reopened"]
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesIntake:
-    """How a tilt series was taken in.
-
-    Args:
-        name: as in the project's tables.
-        state: `reopened` has changed since it was taken in; it will be told again.
-        tilts: how many its mdoc names.
-        usable: how many of them have a movie that can be used.
-        missing: names of the movies that are not there.
-        reasons: what keeps it from being complete, in words.
-        content: fingerprint of what was linked then; see `crboost.raw_data.raw_series`.
-    """
-
-    name: str
-    state: IntakeState
-    tilts: int
-    usable: int
-    missing: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    content: str = ""
-
-    @property
-    def broken(self) -> int:
-        """How many movies are there that cannot be used."""
-        return self.tilts - self.usable - len(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +81,7 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
             Nothing is lost then: take the same facts in again.
     """
     last = _last_of_each(facts)
-    with locked(project.directory / STATE / "intake.lock"):
+    with locked(project.directory / LOCK_FILE):
         before = read_intake(project.directory)
         records = dict(before)
         problems: list[str] = []
@@ -132,40 +102,8 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
         series += _reopened(last.values(), records)
         records |= {one.name: one for one in series}
         if records != before:
-            _write(project.directory, records)
+            write_intake(project.directory, records)
         return Intake(linked, series, problems)
-
-
-def read_intake(project: Path) -> dict[str, SeriesIntake]:
-    """How each tilt series was taken in; empty for a project without a session.
-
-    Raises:
-        FileFormatError: the record is damaged.
-    """
-    path = project / STATE / INTAKE_FILE
-    try:
-        value = read_json(path)
-        return {name: _record(name, one) for name, one in sorted(value.items())}
-    except FileNotFoundError:
-        return {}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(
-            path, f"not a record of tilt series: {error}", hint="remove it; no data depend on it"
-        ) from None
-
-
-def _record(name: str, value: Mapping[str, object]) -> SeriesIntake:
-    fields = {**value, "name": name}
-    for key in ("missing", "reasons"):
-        fields[key] = tuple(fields.get(key, ()))  # type: ignore[arg-type]
-    return SeriesIntake(**fields)  # type: ignore[arg-type]
-
-
-def _write(project: Path, records: Mapping[str, SeriesIntake]) -> None:
-    value = {name: asdict(one) for name, one in sorted(records.items())}
-    for one in value.values():
-        del one["name"]
-    write_json(project / STATE / INTAKE_FILE, value)
 
 
 def _last_of_each(facts: Iterable[Fact]) -> dict[str, Fact]:

@@ -326,7 +326,7 @@ def print_service(settings: Settings) -> None:
 
 def _values(session: Session, project: Project) -> dict[str, Any]:
     """A session for programs."""
-    from crboost.acquisition.intake import read_intake
+    from crboost.acquisition.taken import read_intake
 
     return {
         **session.model_dump(mode="json"),
@@ -341,7 +341,7 @@ def _values(session: Session, project: Project) -> dict[str, Any]:
 
 def _counts(project: Project) -> str:
     """`12 complete, 1 partial`, with those that were left growing."""
-    from crboost.acquisition.intake import read_intake
+    from crboost.acquisition.taken import read_intake
 
     states = [one.state for one in read_intake(project.directory).values()]
     words = [

@@ -32,7 +32,7 @@ def status(
 ) -> None:
     """Show how the project stands: jobs, tilt series by stage, what runs, what failed."""
     from crboost.acquisition.arriving import read_arriving
-    from crboost.acquisition.intake import read_intake
+    from crboost.acquisition.taken import read_intake
     from crboost.overview import arrivals, cells
     from crboost.overview import table as series_table
     from crboost.project import Project

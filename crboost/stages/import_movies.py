@@ -6,8 +6,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crboost.acquisition.intake import SeriesIntake, read_intake
 from crboost.acquisition.movies import MovieFile, MovieIndex, find_movies, inspect_movie
+from crboost.acquisition.taken import SeriesIntake, read_intake
 from crboost.acquisition.tilt_series import (
     TiltSeriesAcquisition,
     read_tilt_series,

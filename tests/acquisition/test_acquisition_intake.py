@@ -13,7 +13,8 @@ from crboost.acquisition.arrivals import Patience
 from crboost.acquisition.arriving import read_arriving, write_arriving
 from crboost.acquisition.facts import Fact, FileRejected, SeriesComplete, SeriesPartial
 from crboost.acquisition.facts import SeriesReopened as Reopened
-from crboost.acquisition.intake import read_intake, take_in
+from crboost.acquisition.intake import take_in
+from crboost.acquisition.taken import read_intake
 from crboost.acquisition.watch import Watcher
 from crboost.cpu.example_data import make_example_data
 from crboost.errors import FileFormatError

@@ -13,7 +13,8 @@ import pytest
 
 from crboost.acquisition.arrivals import Patience
 from crboost.acquisition.facts import Fact, SeriesComplete, SeriesPartial, SeriesReopened
-from crboost.acquisition.intake import SeriesIntake, take_in
+from crboost.acquisition.intake import take_in
+from crboost.acquisition.taken import SeriesIntake
 from crboost.acquisition.watch import Watcher
 from crboost.cpu.example_data import make_example_data
 from crboost.overview import read_overview
