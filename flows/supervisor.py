@@ -169,7 +169,9 @@ class Supervisor:
                 self._server_since = datetime.now(UTC)
                 if self._answered_at is None and child.starts >= ATTEMPTS:
                     self._state = "failed"
-                    self._message = f"the server does not start:\n{child.last_words()}"
+                    database = self._service.database_url is not None
+                    which = " with the database of service.database_url" if database else ""
+                    self._message = f"the server does not start{which}:\n{child.last_words()}"
 
     def _go_on(self) -> None:
         """One step further on the way to a service that is up, or see that it still is."""
