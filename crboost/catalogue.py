@@ -7,13 +7,15 @@ somebody ran from RELION's GUI counts as a producer, and RELION's jobs can consu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 TOMO_IMPORT = "TomogramGroupMetadata.star.relion.tomo.import"
 TOMO_MOTIONCORR = "TomogramGroupMetadata.star.relion.tomo.motioncorr"
 TOMO_CTFFIND = "TomogramGroupMetadata.star.relion.tomo.ctffind"
 TOMO_ALIGN = "TomogramGroupMetadata.star.relion.tomo.aligntiltseries"
+TOMO_ALIGN_CTF = f"{TOMO_ALIGN}.ctf"
 TOMO_RECONSTRUCT = "TomogramGroupMetadata.star.relion.tomo.reconstruct"
 TOMO_EXCLUDE = "TomogramGroupMetadata.star.relion.tomo.excludeimages"
 TOMO_DENOISE = "TomogramGroupMetadata.star.relion.tomo.denoise"
@@ -21,6 +23,7 @@ TOMO_DENOISE = "TomogramGroupMetadata.star.relion.tomo.denoise"
 TOMO_DENOISE_TRAIN = "TomogramGroupMetadata.star.relion.tomo.denoisetrain"
 TOMO_TEMPLATE_MATCHING = "TomogramGroupMetadata.star.relion.tomo.templatematching"
 TOMO_CANDIDATES = "TomogramGroupMetadata.star.relion.tomo.candidates"
+TOMO_WARP_IMPORT = "TomogramGroupMetadata.star.relion.tomo.warpimport"
 DENOISING_MODEL = "ParamsData.targz.cryocare.model"
 OPTIMISATION_SET = "TomoOptimisationSet.star.relion"
 MAP = "DensityMap.mrc"
@@ -76,6 +79,9 @@ class JobType:
         retries: how often a run tries the job again after a failure that a retry can mend.
         has_threads: whether RELION's job knows `nr_threads`.
         mpi: MPI processes that it needs at least.
+        inputs_with: what it takes instead when a certain tool does it.
+        is_prerequisite: it prepares other jobs' input and nothing else: the planner adds it where
+            one of them needs it.
         can_continue: whether starting it again in its directory goes on with what is there.
             RELION's refinements want a file to go on from instead; its tomogram reconstruction
             takes every tomogram for finished then, if halves are asked for (5.1).
@@ -91,7 +97,13 @@ class JobType:
     retries: int = 1
     has_threads: bool = True
     mpi: int = 1
+    inputs_with: Mapping[str, tuple[InputSlot, ...]] = field(default_factory=dict, hash=False)
+    is_prerequisite: bool = False
     can_continue: bool = True
+
+    def for_tool(self, tool: str) -> JobType:
+        """The job type as it is when `tool` does it."""
+        return replace(self, inputs=self.inputs_with.get(tool, self.inputs))
 
     @property
     def is_native(self) -> bool:
@@ -126,12 +138,34 @@ TILT_FILTER = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_CTFFIND,)),),
     outputs=(OutputNode("selected_tilt_series.star", TOMO_EXCLUDE),),
 )
+TS_IMPORT = JobType(
+    name="tsImport",
+    title="Tilt series for Warp",
+    summary="Tells Warp which images make a tilt series.",
+    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_EXCLUDE)),),
+    outputs=(OutputNode("warp_tilt_series.star", TOMO_WARP_IMPORT),),
+    is_prerequisite=True,
+)
 TS_ALIGNMENT = JobType(
     name="tsAlignment",
     title="Tilt-series alignment",
     summary="Finds the shift of every tilt image and the tilt axis.",
     inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_EXCLUDE)),),
     outputs=(OutputNode("aligned_tilt_series.star", TOMO_ALIGN),),
+    inputs_with={"warp": (InputSlot("tilt_series", (TOMO_WARP_IMPORT,)),)},
+)
+#: What Warp needs besides an aligned tilt series: its own view of the images. RELION's field for
+#: coordinates carries it; an External job has no better one.
+ALIGNED_FOR_WARP = (
+    InputSlot("tilt_series", (TOMO_ALIGN,)),
+    InputSlot("warp_import", (TOMO_WARP_IMPORT,), "in_coords"),
+)
+TS_CTF = JobType(
+    name="tsCtf",
+    title="CTF of tilt series",
+    summary="Fits the CTF of a tilt series as a whole, and settles the defocus hand.",
+    inputs=ALIGNED_FOR_WARP,
+    outputs=(OutputNode("ts_ctf_tilt_series.star", TOMO_ALIGN_CTF),),
 )
 TS_RECONSTRUCT = JobType(
     name="tsReconstruct",
@@ -139,6 +173,7 @@ TS_RECONSTRUCT = JobType(
     summary="Reconstructs a tomogram, and its two halves, from every aligned tilt series.",
     inputs=(InputSlot("tilt_series", (TOMO_ALIGN,)),),
     outputs=(OutputNode("tomograms.star", TOMO_RECONSTRUCT),),
+    inputs_with={"warp": ALIGNED_FOR_WARP},
 )
 
 MOTION_CORR = JobType(
@@ -272,7 +307,9 @@ CATALOGUE: dict[str, JobType] = {
         CTF_FIND,
         FS_MOTION_AND_CTF,
         TILT_FILTER,
+        TS_IMPORT,
         TS_ALIGNMENT,
+        TS_CTF,
         RECONSTRUCT_TOMOGRAMS,
         TS_RECONSTRUCT,
         DENOISE_TRAIN,

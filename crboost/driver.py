@@ -190,7 +190,7 @@ def open_job(request: Request, side_by_side: int | None = None) -> OpenJob:
         request.input_star,
         request.python,
         each,
-        _by_slot(request, job_type),
+        _by_slot(request, job_type.for_tool(effective.job.tool)),
     )
     stage = stage_for(job_type.name, effective.job.tool)
     tools = ToolCommands(request.project, settings)

@@ -324,7 +324,9 @@ def _output_of(job_type: str, slot: InputSlot) -> str:
 
 def _unresolvable(job: WantedJob, slot: InputSlot, newest_first: Sequence[PastJob]) -> PlanError:
     """The error for an input that nothing provides, with what was found instead."""
-    makers = [name for label in slot.accepts for name in producers_of(label)]
+    makers = [
+        name for label in slot.accepts for name in producers_of(label) if not _refines(name, slot)
+    ]
     lines = [
         f"{job.node}: nothing provides its input {slot.name!r} ({slot.accepts[0]}): "
         "no job in this run makes it, and no succeeded job in default_pipeline.star has."
@@ -337,6 +339,16 @@ def _unresolvable(job: WantedJob, slot: InputSlot, newest_first: Sequence[PastJo
             lines.append(f"{past.name} ({past.node}) is {past.status.lower()}.")
     maker = " or ".join(makers) if makers else "a job that makes it"
     return PlanError("\n".join(lines), hint=f"add {maker} to the run")
+
+
+def _refines(maker: str, slot: InputSlot) -> bool:
+    """Whether a job type itself needs what the slot does: it is no way to come by it."""
+    return any(
+        label_matches(accepted, wanted)
+        for own in CATALOGUE[maker].inputs
+        for accepted in own.accepts
+        for wanted in slot.accepts
+    )
 
 
 def _judge(

@@ -24,6 +24,7 @@ from crboost.parameters import (
 )
 from crboost.past_jobs import past_job
 from crboost.plan import Mode, Plan, plan
+from crboost.prerequisites import check_frames, with_prerequisites
 from crboost.raw_data import FRAMES, MDOCS, make_link
 from crboost.relion.ledger import (
     LEDGER_FILE,
@@ -407,10 +408,12 @@ class Project:
                 "the parameters have no jobs, so there is nothing to plan",
                 hint="name the jobs, such as `crboost plan PROJECT importmovies`",
             )
+        nodes = with_prerequisites(nodes, chosen)
+        check_frames(nodes, chosen)
         history = self.history(settings)
         wanted = {
             node: wanted_job(self.directory, node, chosen, settings if node in nodes else None)
-            for node in dict.fromkeys((*nodes, *chosen.jobs))
+            for node in with_prerequisites([*nodes, *chosen.jobs], chosen)
         }
         made = plan(history, [wanted[node] for node in nodes], mode=mode, retry_failed=retry_failed)
         made = replace(made, warnings=(*made.warnings, *left_out(history, wanted, nodes, mode)))

@@ -36,8 +36,8 @@ def wanted_job(
     from crboost.stages.base import DatasetStage, ExtraInputStage
     from crboost.stages.import_movies import available_series
 
-    job_type = CATALOGUE[job_type_of(node)]
     effective = parameters.effective(node)
+    job_type = CATALOGUE[job_type_of(node)].for_tool(effective.job.tool)
     if job_type.is_native:
         return _wanted_native(node, job_type, effective, settings)
     stage = stage_for(job_type.name, effective.job.tool)
@@ -54,6 +54,8 @@ def wanted_job(
         if isinstance(stage, DatasetStage):
             commands += stage.dataset_steps(context, {example.name: example})
         commands += stage.steps(context, example)
+        if settings is not None:
+            check_commands(node, commands, settings)
     except CrboostError as error:  # only a job that is to run must be able to
         problem = str(error)
     return WantedJob(
@@ -68,6 +70,31 @@ def wanted_job(
         extras=stage.extras(project) if isinstance(stage, ExtraInputStage) else {},
         problem=problem,
     )
+
+
+def check_commands(node: str, steps: Sequence[Step], settings: Settings) -> None:
+    """Hold commands against what the installed version of their tool accepts.
+
+    Raises:
+        PlanError: lists everything that is wrong.
+        ParameterError: the version in the settings is none.
+    """
+    from crboost.builders.contract import PROGRAM, check, known_version
+
+    warp = settings.tools.get("warp")
+    problems = [
+        f"{step.argv[1]}: {problem.message} ({problem.hint})"
+        for step in steps
+        if step.argv[0] == PROGRAM
+        for problem in check(step.argv, known_version(warp.version if warp else None))
+    ]
+    if problems:
+        raise PlanError(
+            "WarpTools would not do what it is told:\n"
+            + "\n".join(f"  {problem}" for problem in dict.fromkeys(problems)),
+            hint=f"correct jobs.{node}.warp_arguments, the job's other parameters, or "
+            "tools.warp.version in the settings",
+        )
 
 
 def _wanted_native(
