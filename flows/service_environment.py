@@ -80,6 +80,8 @@ def server_environment(
         # A page of somebody else's, open in the same browser, gets nothing done here.
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": access.url,
+        # Prefect copies its page when it starts; the installed package may be read-only.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(directory.server / "page"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # In memory, a restart of the server would crash healthy runs that hold a limit's slot.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

@@ -36,7 +36,7 @@ def up(
     port: Annotated[
         int | None, typer.Option(help="Port. Default: service.port.", min=1, max=65535)
     ] = None,
-    timeout_s: Seconds = 180.0,
+    timeout_s: Seconds = 300.0,
     as_json: AsJson = False,
 ) -> None:
     """Start the service: Prefect's server, a worker, the deployments, the watcher.
