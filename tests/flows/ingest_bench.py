@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,16 +224,15 @@ def service(directory: Path, interpreter: Path) -> Iterator[Service]:
 
 
 def end_what_is_left(directory: Path) -> None:
-    """Kill flow runs, schemers and drivers that live in a test's directory."""
+    """Kill flow runs, schemers, drivers and their tools that live in a test's directory."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
+            where = (entry / "cwd").readlink()
             words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
         except OSError:
             continue
-        if str(directory).encode() in words and b"python" in words:
-            try:
+        if where.is_relative_to(directory) or str(directory).encode() in words:
+            with suppress(ProcessLookupError):
                 os.kill(int(entry.name), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
