@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -17,7 +19,6 @@ from crboost.results import SeriesResult, read_results
 from crboost.run import Run
 from crboost.settings import Settings
 from crboost.tilt_name import tilt_name
-from crboost.tilt_overrides import Override, change_overrides
 from crboost.translate.tables import read_tilt_series
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
@@ -56,6 +57,14 @@ def run(project: Project, jobs: list[str]) -> list[str]:
     )
     assert [made.job_state(node).phase for node in made.nodes] == ["succeeded"] * len(made.nodes)
     return made.nodes
+
+
+def tilts(project: Project, word: str, *rest: str, code: int = 0) -> CompletedProcess[str]:
+    """`crboost tilts`, as a user types it."""
+    argv = [sys.executable, "-m", "crboost", "tilts", word, str(project.directory), *rest]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
 
 
 def newest(project: Project, node: str) -> Path:
@@ -133,13 +142,12 @@ def test_a_person_overrules_and_only_that_series_is_done_again(project: Project)
     flat = next(tilt for tilt in filtered(project)["TS_01"].tilts if tilt["tilt_angle_deg"] == 0)
     assert project.plan(WITH_FILTER).is_empty
 
-    change_overrides(
-        project.directory,
-        add=[
-            Override("TS_01", steep["name"], "keep", "it looks fine", "ada", "2026-05-01"),
-            Override("TS_01", flat["name"], "reject", "crystalline ice", "ada", "2026-05-01"),
-        ],
-    )
+    said = tilts(project, "keep", "TS_01", steep["name"], "--reason", "it looks fine")
+    assert said.stdout.startswith("keep: 1 tilt image")
+    tilts(project, "reject", "TS_01", f"*{flat['name'][-8:]}", "--reason", "crystalline ice")
+    wrong = tilts(project, "keep", "TS_01", "nobody", code=2)
+    assert "TS_01 has no tilt image nobody" in wrong.stderr
+    assert "no tilt series TS_09 has a CTF" in tilts(project, "keep", "TS_09", "*", code=2).stderr
     plan = project.plan(WITH_FILTER)
     assert [job.node for job in plan.jobs] == ["tiltFilter", "tsAlignment"]
     assert "TS_01 changed" in plan.jobs[0].reason
@@ -150,8 +158,10 @@ def test_a_person_overrules_and_only_that_series_is_done_again(project: Project)
     records = {tilt["name"]: tilt for tilt in filtered(project)["TS_01"].tilts}
     kept, left = records[steep["name"]], records[flat["name"]]
     assert (kept["by"], kept["status"]) == ("person", "done")
-    assert kept["reason"].startswith("kept by ada: it looks fine (against tilt angle")
-    assert (left["status"], left["reason"]) == ("excluded", "rejected by ada: crystalline ice")
+    user = getpass.getuser()
+    assert kept["reason"].startswith(f"kept by {user}: it looks fine (against tilt angle")
+    assert left["status"] == "excluded"
+    assert left["reason"] == f"rejected by {user}: crystalline ice"
     assert filtered(project)["TS_01"].metrics["tilts_overruled"] == 2
     again = read_results(newest(project, "tsAlignment"))
     assert again["TS_02"] == alignments["TS_02"]
@@ -159,7 +169,14 @@ def test_a_person_overrules_and_only_that_series_is_done_again(project: Project)
     assert filtered(project)["TS_02"].started == first["TS_02"]
     assert project.plan(WITH_FILTER).is_empty
 
-    change_overrides(project.directory, remove=[("TS_01", steep["name"]), ("TS_01", flat["name"])])
+    shown = json.loads(tilts(project, "show", "TS_01", "--json").stdout)
+    (row,) = [tilt for tilt in shown["tilts"] if tilt["tilt"] == flat["name"]]
+    assert (row["verdict"], row["by"], row["person"]) == ("reject", "person", "reject")
+    table = tilts(project, "show", "--rejected").stdout
+    assert flat["name"] in table
+    assert steep["name"] not in table
+    assert "2 verdicts taken back" in tilts(project, "forget", "TS_01", "*").stdout
+    assert "nobody has said anything" in tilts(project, "forget", "TS_01", "*", code=2).stderr
     assert run(project, WITH_FILTER) == ["tiltFilter", "tsAlignment"]
     assert steep["name"] not in aligned(project, "TS_01")
     assert flat["name"] in aligned(project, "TS_01")
