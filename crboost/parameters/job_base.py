@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeVar
 
+from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import ParameterModel, field
 
 T = TypeVar("T")
@@ -38,6 +39,10 @@ class JobParameters(ParameterModel):
     def method(self) -> str | None:
         """Which of its tool's methods the job uses, where the tool has several."""
         return None
+
+    def warnings(self, node: str, acquisition: Acquisition) -> list[str]:
+        """What is allowed, but odd with these data; `node` is the job's name."""
+        return []
 
 
 def resolved(value: T | None, name: str) -> T:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator
 
 from crboost.errors import ParameterError
+from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import closest, field, field_facts
 from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
@@ -189,6 +190,15 @@ class FsMotionAndCtf(WarpArguments):
         resource=True,
         tools=["warp"],
     )
+
+    def warnings(self, node: str, acquisition: Acquisition) -> list[str]:
+        """Say so where movies in super resolution would stay as they are."""
+        if self.tool != "warp" or self.movie_binning > 1 or acquisition.binning >= 1:
+            return []
+        return [
+            f"jobs.{node}.movie_binning = 1, and the movies seem to be in super resolution "
+            f"(acquisition.binning = {acquisition.binning:g}): 2 makes them four times smaller"
+        ]
 
     @property
     def motion_resolution_angstrom(self) -> tuple[float, float]:

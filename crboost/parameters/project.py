@@ -340,7 +340,9 @@ class ProjectParameters(ParameterModel):
             for name in unused_by_tool(job):
                 default = field_facts(type(job), name).default
                 if getattr(job, name) != default:
-                    found.append(f"jobs.{node}.{name}: the tool {job.tool} does not use it")
+                    tool = f"{job.tool} with {job.method}" if job.method else job.tool
+                    found.append(f"jobs.{node}.{name}: the tool {tool} does not use it")
+            found += job.warnings(node, self.acquisition)
         return found
 
 

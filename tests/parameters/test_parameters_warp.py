@@ -74,7 +74,7 @@ def test_what_a_tool_or_its_method_does_not_use_is_known() -> None:
     assert "m_grid" not in unused_by_tool(FsMotionAndCtf(tool="warp"))
     assert unused_by_tool(FsMotionAndCtf(tool="warp")) == []
     told = project(**{"jobs.tsAlignment.tool": "imod", "jobs.tsAlignment.patch_x": 5}).warnings()
-    assert "jobs.tsAlignment.patch_x: the tool imod does not use it" in told
+    assert "jobs.tsAlignment.patch_x: the tool imod with etomo_patches does not use it" in told
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,24 @@ def test_jobs_of_warp_alone_are_done_with_warp() -> None:
     assert (TsImport().tool, TsCtf().tool) == ("warp", "warp")
     with pytest.raises(ParameterError, match=r"jobs\.tsCtf\.tool = .*must be warp"):
         project(**{"jobs.tsCtf.tool": "cpu"})
+
+
+def test_super_resolution_that_is_not_binned_is_told() -> None:
+    recorded = {"acquisition.binning": 0.5, "jobs.fsMotionAndCtf.tool": "warp"}
+    (told,) = project(**recorded).warnings()
+    assert "jobs.fsMotionAndCtf.movie_binning = 1, and the movies seem to be in super" in told
+    assert project(**recorded, **{"jobs.fsMotionAndCtf.movie_binning": 2}).warnings() == []
+    assert project(**{"acquisition.binning": 0.5}).warnings() == []
+
+
+def test_what_a_method_does_not_use_is_told_with_its_name() -> None:
+    beads = {
+        "jobs.tsAlignment.tool": "warp",
+        "jobs.tsAlignment.alignment_method": "etomo_fiducials",
+        "jobs.tsAlignment.patch_x": 4,
+    }
+    told = "jobs.tsAlignment.patch_x: the tool warp with etomo_fiducials does not use it"
+    assert told in project(**beads).warnings()
 
 
 def test_further_arguments_are_words_and_never_seen_by_a_shell() -> None:
