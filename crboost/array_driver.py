@@ -43,6 +43,7 @@ from crboost.scheduler.array import (
     Queue,
     array_queue,
     cancel_tasks,
+    group_state,
     max_array_size,
     slices,
 )
@@ -164,6 +165,7 @@ class Coordinator:
         inputs: tilt series -> fingerprint of its input alone.
         retries: how often a tilt series may be tried again.
         stopped: whether the job was told to end.
+        own_job: Slurm's number of the coordinator itself.
     """
 
     request: Request
@@ -178,6 +180,7 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     max_size: int | None = None
+    own_job: str | None = None
     _round: Round = field(init=False)
     _again: dict[str, Resources] = field(default_factory=dict, init=False)
     _results: ResultReader = field(default_factory=ResultReader, init=False)
@@ -212,7 +215,8 @@ class Coordinator:
         Raises:
             CrboostError: Slurm refused the tasks.
             Aborted: RELION asked for an end; the tasks were cancelled.
-            InterruptedError: this process was told to end; the tasks go on.
+            InterruptedError: this process was told to end; the tasks go on, unless the reason is
+                that somebody cancelled the job.
         """
         try:
             for batch in self._submitted():
@@ -222,6 +226,13 @@ class Coordinator:
         except Aborted:
             self._cancel_all()
             self._close("aborted")
+            raise
+        except InterruptedError:
+            if self._is_cancelled():
+                self.log("cancelled by scancel: so are the tasks")
+                for number in self._numbers():
+                    cancel_tasks(number, ask=self.ask)
+                self._close("cancelled")
             raise
         except CrboostError:
             self._close("failed")
@@ -396,12 +407,16 @@ class Coordinator:
         if number is None:
             return Failure("killed", "the task was never submitted", log_tail)
         name = f"{number}_{task}"
+        state = job_state(name, self.ask)
+        if state.phase in ("unknown", "forgotten"):
+            state = group_state(number, task, self.ask) or state
+            if state.failure is not None:
+                return own or state.failure
         told = why_ended(name, log_tail=log_tail, patience_s=10.0, ask=self.ask, sleep=self.sleep)
         if told is not None:
             return told
         if own is not None:
             return own
-        state = job_state(name, self.ask)
         if state.phase == "succeeded":
             return Failure("tool_error", f"Slurm job {name} left no result", log_tail)
         return Failure("killed", state.message or f"Slurm job {name} is gone", log_tail)
@@ -488,12 +503,23 @@ class Coordinator:
         if self.stopped():
             raise InterruptedError("stopped")
 
+    def _is_cancelled(self) -> bool:
+        """Whether somebody took this job out of Slurm, rather than a limit or a lost node."""
+        if self.own_job is None:
+            return False
+        return job_state(self.own_job, self.ask).state == "CANCELLED"
+
+    def _numbers(self) -> list[str]:
+        """Slurm's numbers of the round's arrays."""
+        every = batches_of(self._job, self._round.number)
+        numbers = [batch_job_id(self._job, one, self.ask) for one in every]
+        return [number for number in numbers if number is not None]
+
     def _cancel_all(self) -> None:
-        for batch in batches_of(self._job, self._round.number):
-            number = batch_job_id(self._job, batch, self.ask)
-            if number is not None and (queue := array_queue(number, self.ask)) is not None:
-                if queue.alive:
-                    cancel_tasks(number, ask=self.ask)
+        for number in self._numbers():
+            queue = array_queue(number, self.ask)
+            if queue is not None and queue.alive:
+                cancel_tasks(number, ask=self.ask)
                 self._wait_until_gone(number, queue.alive, within_s=CANCEL_S)
 
     def _wait_until_gone(
@@ -537,6 +563,7 @@ def run_array(
     stopped: Callable[[], bool],
     begun: Callable[[str], None],
     log: Log,
+    own_job: str | None = None,
 ) -> None:
     """Do these tilt series as tasks; returns when each of them has a result.
 
@@ -545,7 +572,9 @@ def run_array(
 
     See `Coordinator` for the other arguments, and `Coordinator.work` for what it raises.
     """
-    coordinator = Coordinator(request, spec, settings, series, inputs, retries, log, stopped)
+    coordinator = Coordinator(
+        request, spec, settings, series, inputs, retries, log, stopped, own_job=own_job
+    )
     begun(coordinator.begin())
     coordinator.work()
 

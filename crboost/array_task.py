@@ -11,11 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from crboost.array_directory import Batch, read_batch, read_round, result_times, series_lock
-from crboost.driver import Request, ended, open_job, run_series, series_fingerprint, with_signals
+from crboost.driver import (
+    Aborted,
+    Request,
+    ended,
+    open_job,
+    run_series,
+    series_fingerprint,
+    with_signals,
+)
 from crboost.errors import CrboostError
 from crboost.job_directory import FAILURE_FILE
 from crboost.process import Runner
-from crboost.relion.markers import clear_markers
+from crboost.relion.markers import ABORT_NOW, clear_markers
 from crboost.results import missing_outputs, read_results
 from crboost.stages import SeriesInput
 
@@ -53,6 +61,8 @@ def run_task(request: Request, directory: str, task: int, *, log: Log = print) -
 
 
 def _do(request: Request, batch: Batch, task: int, runner: Runner, log: Log) -> None:
+    if (request.directory / ABORT_NOW).exists():
+        raise Aborted
     names = batch.tasks[task]
     job = open_job(request, side_by_side=len(names))
     series = job.stage.inputs(job.context)

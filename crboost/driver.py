@@ -267,6 +267,7 @@ def _by_array(
         stopped=lambda: runner.stopped,
         begun=begun,
         log=log,
+        own_job=os.environ.get("SLURM_JOB_ID"),
     )
     return [one for one in todo if one.problem or one.skip]
 

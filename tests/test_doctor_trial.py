@@ -38,6 +38,7 @@ SEEN = {
     "lock_seen": True,
     "absent": [],
     "problems": [],
+    "refusal": "",
 }
 FACTS = TrialFacts(
     Path("/p/crboost-doctor-1"),
@@ -70,8 +71,21 @@ def test_all_is_well() -> None:
         "trial.node",
         "trial.tools",
         "trial.locks",
+        "trial.array",
         "trial.relion",
     ]
+
+
+def test_nodes_that_cannot_submit() -> None:
+    """Only a failure where arrays are used."""
+    facts = seen(refusal="sbatch: error: Access/permission denied")
+    found = judged(facts)["trial.array"]
+    assert (found.status, "Access/permission denied" in found.found) == ("warning", True)
+    for scheduler in ({"array": True}, {"jobs": {"tsCtf": {"array": True}}}):
+        site = Settings.model_validate({"scheduler": {"kind": "slurm", **scheduler}})
+        findings = {one.check: one for one in judge_trial(facts, site, __version__)}
+        assert findings["trial.array"].status == "failed"
+    assert "trial.array" not in judged(seen(refusal=None))
 
 
 @pytest.mark.parametrize(

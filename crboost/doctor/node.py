@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shlex
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def look(settings: Settings, lock: Path) -> dict[str, Any]:
         "lock_seen": is_held(lock),
         "absent": absent(settings),
         "problems": images_that_do_not_start(settings),
+        "refusal": refusal(settings),
     }
 
 
@@ -120,6 +123,27 @@ def images_that_do_not_start(settings: Settings) -> list[str]:
         if answer.code != 0:
             found.append(f"tools.{name}: {last_words(answer)}")
     return found
+
+
+def refusal(settings: Settings) -> str | None:
+    """Why a job cannot submit an array from here, in sbatch's words; empty: it can.
+
+    None where there is no Slurm. Nothing is submitted.
+    """
+    if settings.scheduler.kind != "slurm":
+        return None
+    from crboost.array_directory import submission_environment
+    from crboost.doctor.probe import last_words, run
+    from crboost.doctor.requests import requests
+    from crboost.doctor.submission import script_of
+    from crboost.doctor.trial import small
+
+    request = requests(settings.scheduler)[0]
+    request = replace(request, resources=small(request.resources))
+    script = script_of(request, settings, Path.cwd())
+    argv = [*shlex.split(settings.scheduler.submit), "--test-only", "--array=0-1%1"]
+    answer = run(argv, timeout_s=60, given=script, environ=submission_environment(os.environ))
+    return last_words(answer) if answer.code != 0 else ""
 
 
 if __name__ == "__main__":

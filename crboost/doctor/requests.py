@@ -10,6 +10,7 @@ from crboost.catalogue import CATALOGUE
 from crboost.doctor.cluster import NodeKind, number_in
 from crboost.doctor.findings import Finding, failed, ok, warning
 from crboost.parameters import Computing
+from crboost.scheduler.array import coordinator_resources
 from crboost.scheduler.resources import Resources, resources_for
 from crboost.settings import ResourceRequest, SchedulerSettings
 
@@ -31,6 +32,8 @@ def requests(scheduler: SchedulerSettings) -> list[Request]:
     for name in scheduler.jobs:
         gpu = name in gpu_jobs
         found.append(Request(f"scheduler.jobs.{name}", _resources(name, scheduler, gpu=gpu)))
+    if scheduler.coordinator != ResourceRequest():
+        found.append(Request("scheduler.coordinator", coordinator_resources(scheduler)))
     return found
 
 

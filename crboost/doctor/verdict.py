@@ -131,7 +131,27 @@ def _judge_node(
     )
     findings.append(_judge_tools(report, host))
     findings += _judge_locks_and_clock(report, facts, host)
+    if report.get("refusal") is not None:
+        findings.append(_judge_submission(str(report["refusal"]), host, settings))
     return findings
+
+
+def _judge_submission(refusal: str, host: str, settings: Settings) -> Finding:
+    """Of what sbatch said on the compute node, where a coordinator submits its array."""
+    check = "trial.array"
+    if not refusal:
+        return ok(check, f"sbatch works on {host}: tilt series can run as tasks of an array")
+    scheduler = settings.scheduler
+    used = scheduler.array is True or any(
+        request.array for request in (scheduler.defaults, scheduler.gpu_defaults,
+                                      *scheduler.jobs.values())
+    )  # fmt: skip
+    found = f"a job cannot submit tasks from {host}: {refusal}"
+    fix = (
+        "make compute nodes submit hosts (sbatch, slurm.conf and munge there; AllocNodes of the "
+        "partition), or set scheduler.array = false"
+    )
+    return failed(check, found, fix) if used else warning(check, found, fix)
 
 
 def _together(check: str, fine: str, host: str, problems: Sequence[tuple[str, str]]) -> Finding:

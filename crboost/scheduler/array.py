@@ -16,6 +16,7 @@ from crboost.scheduler.ask import ask as ask_slurm
 from crboost.scheduler.cluster import limits
 from crboost.scheduler.resources import Resources, request_layers
 from crboost.scheduler.slurm_text import parse_squeue
+from crboost.scheduler.state import JobState, array_states
 from crboost.settings import ResourceRequest, SchedulerSettings
 
 T = TypeVar("T")
@@ -204,6 +205,15 @@ def array_queue(job_id: str, ask: Ask = ask_slurm) -> Queue | None:
         else:
             running |= task_numbers(record.task)
     return Queue(frozenset(waiting), frozenset(running), reason)
+
+
+def group_state(job_id: str, task: int, ask: Ask = ask_slurm) -> JobState | None:
+    """Where a task stands that never started: Slurm has but one record for all of these.
+
+    None if it has none of this task.
+    """
+    states = array_states(job_id, ask)
+    return next((state for text, state in states.items() if task in task_numbers(text)), None)
 
 
 def cancel_tasks(job_id: str, tasks: Iterable[int] | None = None, ask: Ask = ask_slurm) -> None:
