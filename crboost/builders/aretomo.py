@@ -31,7 +31,8 @@ def align2(
 ) -> list[Step]:
     """Alignment with AreTomo2.
 
-    Result: `<out>/<series>.st.aln`, in pixels of the stack; its images are in the order of
+    Result: `<out>/<series>.st.aln` (`CSaveAlnFile` of AreTomo2, commit 01e7219), in pixels of the
+    stack; its images are in the order of
     `imod.by_angle(series)`, and those that it left out are its DarkFrame lines.
 
     Args:
@@ -62,7 +63,9 @@ def align3(
     """Alignment with AreTomo3, from the stack on (`-Cmd 1`), without its CTF correction.
 
     Result: `<out>/<series>.aln`; otherwise as `align2`. AreTomo3 reads the angles from
-    `<series>_TLT.txt`: tilt angle, place in the order of recording from 1 on, dose of the image.
+    `<series>_TLT.txt`: tilt angle, place in the order of recording from 1 on, dose of the image
+    (`CTsPackage::mLoadTiltFile` of AreTomo3, commit 8a068cf). It reads no 16-bit floats: stacks
+    are of mode 2.
     """
     name = series.name
     optics = optics_of(series, parameters)
