@@ -5,6 +5,7 @@ The tests of this file go on from one another's service, in order.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -59,6 +60,7 @@ class Service:
             f"port = {self.port}\nrestart_seconds = 0.2\n"
         )
         kept = {key: one for key, one in os.environ.items() if not key.startswith("PREFECT_")}
+        self.settings = f"CRBOOST_SETTINGS={settings}"
         self.environment = {**kept, "CRBOOST_SETTINGS": str(settings)}
 
     def crboost(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -87,18 +89,18 @@ class Service:
         return status.process.pid
 
     def processes(self) -> list[str]:
-        """Command lines of processes of this service; jobs, which outlive it, left out."""
+        """Command lines of what belongs to the service: flow runs too, but no jobs."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
-                environment = (entry / "environ").read_bytes()
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                ours = f"={self.directory.path}".encode() in environment or "supervisor" in words
-                if f"{self.directory.path}".encode() in environment and ours:
+                environment = (entry / "environ").read_bytes()
+                prefect = any(name in words for name in ("prefect", "uvicorn", " flows."))
+                if prefect and self.settings.encode() in environment:
                     found.append(words)
-        return [words for words in found if " schemer run " not in words and " job " not in words]
+        return found
 
     def logs(self) -> str:
         return "".join(
@@ -186,6 +188,17 @@ def test_nobody_else_gets_in(service: Service) -> None:
     with pytest.raises(ApiError) as refused:
         Api(f"http://127.0.0.1:{service.port}/api", "crboost:guess").post("/flows/filter", {})
     assert refused.value.status == 401
+    # Not with the login alone either: a page of somebody else's has no token.
+    token = base64.b64encode((directory.login() or "").encode()).decode()
+    with pytest.raises(urllib.error.HTTPError) as forged:
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"http://127.0.0.1:{service.port}/api/flows/filter", data=b"{}",
+                headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+            ),
+            timeout=10,
+        )  # fmt: skip
+    assert forged.value.code == 403
     # A page of another origin is not let in by the browser.
     request = urllib.request.Request(
         f"http://127.0.0.1:{service.port}/api/health", headers={"Origin": "http://evil.example"}
@@ -231,7 +244,7 @@ def test_a_run_does_not_stay_running_when_its_worker_stops(
 ) -> None:
     where = {"project_dir": str(project.directory)}
     run = start_run(service, "process-project", {**where, "jobs": ["importmovies"]})
-    job = project.directory / "Import/job001"
+    job = project.directory / "External/job001"
     eventually(lambda: state_of(service, run) == "RUNNING" and job.exists(), 120, service)
     worker = service.pid("worker")
     assert worker is not None
@@ -258,7 +271,7 @@ def test_nothing_outlives_the_supervisor_and_nothing_is_lost(
     assert {run["id"] for run in service.api.post("/flow_runs/filter", {})} >= runs
     assert service.directory.login() == login
     service.go.touch()  # the job that all this has not disturbed
-    done = project.directory / "Import/job001/RELION_JOB_EXIT_SUCCESS"
+    done = project.directory / "External/job001/RELION_JOB_EXIT_SUCCESS"
     eventually(done.exists, 120, service)
 
 
