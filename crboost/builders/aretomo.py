@@ -32,8 +32,8 @@ def align2(
     """Alignment with AreTomo2.
 
     Result: `<out>/<series>.st.aln` (`CSaveAlnFile` of AreTomo2, commit 01e7219), in pixels of the
-    stack; its images are in the order of
-    `imod.by_angle(series)`, and those that it left out are its DarkFrame lines.
+    stack; its images are in the order of `imod.by_angle(series)`, and those that it left out are
+    its DarkFrame lines.
 
     Args:
         out: the tilt series' own directory, project-relative.
