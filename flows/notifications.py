@@ -40,18 +40,24 @@ class Message:
     """What is told of one kind of news, in Prefect's templates (Jinja).
 
     Attributes:
+        news: the kind.
         title: of the automation, after `PREFIX`.
         expect: the events that are news.
         resource: whose events.
-        tag: the flow run's tag; None: the event is not of a flow run.
+        tags: the flow run has one of them; none: the event is not of a flow run.
+        for_each: what is told of by itself: a busy project does not hide news of another one.
+        silence: after a message, nothing of the same is told for so long.
     """
 
+    news: News
     title: str
     expect: frozenset[str]
     resource: str
     subject: str
     body: str
-    tag: str | None = None
+    tags: tuple[str, ...] = ()
+    for_each: str = "prefect.resource.id"
+    silence: timedelta = timedelta(0)
 
 
 _LOOK = """
@@ -59,12 +65,15 @@ Project: {{ event.payload.project_dir }}
 On the headnode: crboost status '{{ event.payload.project_dir }}'
 """
 
-MESSAGES: Mapping[News, Message] = {
-    "failed-run": Message(
+_FAILED = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
+
+MESSAGES: tuple[Message, ...] = (
+    Message(
+        news="failed-run",
         title="a run failed",
-        expect=frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}),
+        expect=_FAILED,
         resource="prefect.flow-run.*",
-        tag="crboost",
+        tags=("process", "stage", "plan", "housekeeping"),
         subject="crboost: {{ flow_run.name }}: {{ flow_run.state.name | lower }}",
         body="""\
 {{ flow_run.state.message or "The run gave no reason." }}
@@ -79,7 +88,25 @@ On the headnode: crboost log '{{ flow_run.parameters.project_dir }}'
 Start it again when the cause is mended: it repeats nothing that is done.
 """,
     ),
-    "failed-tilt-series": Message(
+    Message(
+        news="failed-run",
+        title="new data cannot be taken in",
+        expect=_FAILED,
+        resource="prefect.flow-run.*",
+        tags=("ingest",),
+        # It is tried every few minutes, and fails until somebody does something.
+        for_each="related:flow:prefect.resource.id",
+        silence=timedelta(hours=6),
+        subject="crboost: new data cannot be taken in",
+        body="""\
+{{ flow_run.state.message or "The run gave no reason." }}
+
+Flow run: {{ flow.name }}, {{ flow_run | ui_url }}
+It is tried again every few minutes; this is told again in six hours.
+""",
+    ),
+    Message(
+        news="failed-tilt-series",
         title="many tilt series failed",
         expect=frozenset({FAILED_TOO_MANY}),
         resource=_PROJECT,
@@ -88,7 +115,8 @@ Start it again when the cause is mended: it repeats nothing that is done.
         body="{{ event.payload.failed }} tilt series of this session have failed (to be told from "
         "{{ event.payload.threshold }} on): {{ event.payload.names | join(', ') }}\n" + _LOOK,
     ),
-    "quiet": Message(
+    Message(
+        news="quiet",
         title="no new data",
         expect=frozenset({QUIET}),
         resource=_PROJECT,
@@ -96,14 +124,15 @@ Start it again when the cause is mended: it repeats nothing that is done.
         body="No new data for {{ event.payload.minutes }} minutes. Is the microscope still "
         "recording?\n" + _LOOK,
     ),
-    "finished": Message(
+    Message(
+        news="finished",
         title="a session finished",
         expect=frozenset({FINISHED}),
         resource=_PROJECT,
         subject="crboost: {{ event.payload.project }}: session finished",
         body="The session has been ended; what it brought is processed to the end.\n" + _LOOK,
     ),
-}
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,8 +186,8 @@ def automations(
         blocks: the block of each channel, by the channel's name.
     """
     made = {}
-    for news, message in MESSAGES.items():
-        told = [blocks[channel.name] for channel in channels if news in channel.news]
+    for message in MESSAGES:
+        told = [blocks[channel.name] for channel in channels if message.news in channel.news]
         if told:
             name = PREFIX + message.title
             made[name] = _automation(name, message, told)
@@ -166,19 +195,19 @@ def automations(
 
 
 def _automation(name: str, message: Message, blocks: Sequence[UUID]) -> AutomationCore:
-    related = {"prefect.resource.id": f"prefect.tag.{message.tag}"} if message.tag else {}
+    tags = [f"prefect.tag.{tag}" for tag in message.tags]
+    related: dict[str, str | list[str]] = {"prefect.resource.id": tags} if tags else {}
     return AutomationCore(
         name=name,
         description="Made by crboost from service.notify in its settings.",
         trigger=EventTrigger(
             expect=set(message.expect),
             match=ResourceSpecification({"prefect.resource.id": message.resource}),
-            match_related=ResourceSpecification(dict(related)),
-            # Each resource by itself: a busy project does not hide the news of another one.
-            for_each={"prefect.resource.id"},
+            match_related=ResourceSpecification(related),
+            for_each={message.for_each},
             posture=Posture.Reactive,
             threshold=1,
-            within=timedelta(0),
+            within=message.silence,
         ),
         actions=[
             SendNotification(block_document_id=block, subject=message.subject, body=message.body)
@@ -229,7 +258,10 @@ def _save_block(client: SyncPrefectClient, channel: ChannelSettings) -> UUID:
 
 
 def _our_automations(client: SyncPrefectClient) -> list[_Known]:
-    body = {"limit": 200, "automations": {"name": {"any_": [_name(one) for one in MESSAGES]}}}
+    body = {
+        "limit": 200,
+        "automations": {"name": {"any_": [PREFIX + one.title for one in MESSAGES]}},
+    }
     found = client.request("POST", "/automations/filter", json=body).json()
     return [_Known(UUID(one["id"]), one["name"], one["enabled"]) for one in found]
 
@@ -239,10 +271,6 @@ class _Known:
     id: UUID
     name: str
     enabled: bool
-
-
-def _name(news: News) -> str:
-    return PREFIX + MESSAGES[news].title
 
 
 def _delete_other_blocks(client: SyncPrefectClient, kept: set[UUID]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import http.server
 import json
+import shutil
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from prefect import settings as prefect_settings
 from prefect.client.orchestration import get_client
 
 from crboost.errors import ParameterError
+from crboost.project import Project
 from crboost.settings import ChannelSettings, load_settings
 from flows import notifications
 from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, Event, send
@@ -121,12 +123,14 @@ def test_each_kind_of_news_goes_to_the_channels_that_want_it() -> None:
         {"chat": chat, "mail": mail},
     )
 
-    assert sorted(made) == ["crboost: a run failed", "crboost: no new data"]
+    assert sorted(made) == [
+        "crboost: a run failed", "crboost: new data cannot be taken in", "crboost: no new data",
+    ]  # fmt: skip
     told = made["crboost: a run failed"].actions
     assert [one.block_document_id for one in told] == [chat, mail]
     assert notifications.automations([], {}) == {}
     assert notifications.automations([channel()], {"chat": chat}).keys() == {
-        notifications.PREFIX + one.title for one in notifications.MESSAGES.values()
+        notifications.PREFIX + one.title for one in notifications.MESSAGES
     }
 
 
@@ -196,6 +200,7 @@ def test_crboost_notify_sends_and_says_what_could_not_be_sent(
 def test_people_are_told_of_a_failed_run_and_of_a_session(
     deployed: Service,
     worker: Path,
+    example_data: Path,
     webhook: Received,
     mailbox: Received,
     site: Callable[[str], Path],
@@ -213,23 +218,30 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
         made = deployed.run(*arguments, cwd=tmp_path, **environment)
         assert made.returncode == 0, made.stdout + made.stderr
     assert our_automations(deployed) == sorted(
-        notifications.PREFIX + one.title for one in notifications.MESSAGES.values()
+        notifications.PREFIX + one.title for one in notifications.MESSAGES
     )
 
-    # A run that fails: there is no such project.
-    nowhere = str(tmp_path / "nowhere")
-    path = f"/deployments/{deployed.deployments()['process-project/headnode']['id']}"
-    body = {"parameters": {"project_dir": nowhere}, "state": {"type": "SCHEDULED"}}
-    run = deployed.call("POST", f"{path}/create_flow_run", body)
-    eventually(lambda: webhook.items and mailbox.items, 90)
+    # A run that fails: no movie can be read.
+    broken = broken_project(example_data, tmp_path / "data", tmp_path / "broken")
+    run = start(deployed, "process-project", {"project_dir": str(broken)})
+    eventually(lambda: webhook.items and mailbox.items, 120)
     (said,), (mail,) = webhook.items, mailbox.items
-    assert said["title"] == "crboost: nowhere: failed" == mail["Subject"]
+    assert said["title"] == "crboost: broken: failed"
+    assert mail["Subject"] == said["title"]
     for text in (said["message"], text_of(mail)):
         lines = [line.strip() for line in text.strip().splitlines()]
-        assert nowhere in lines[0]  # the reason comes first
-        assert f"Project: {nowhere}" in lines
-        assert f"Flow run: process-project, {deployed.url}/runs/flow-run/{run['id']}" in lines
-        assert f"On the headnode: crboost log '{nowhere}'" in lines
+        assert "importmovies (External/job001) failed" in text
+        assert f"Project: {broken}" in lines
+        assert f"Flow run: process-project, {deployed.url}/runs/flow-run/{run}" in lines
+        assert f"On the headnode: crboost log '{broken}'" in lines
+
+    # What is tried every few minutes is told once.
+    for _ in range(2):
+        run = start(deployed, "ingest", {"project_dir": str(broken)})
+        eventually(lambda run=run: state_of(deployed, run) == "FAILED", 90)
+    eventually(lambda: len(webhook.items) == 2 and len(mailbox.items) == 2, 30)
+    assert webhook.items[1]["title"] == "crboost: new data cannot be taken in"
+    assert f"{broken} has no active session" in webhook.items[1]["message"]
 
     project = tmp_path / "TS"
     news = {
@@ -239,16 +251,16 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     }
     with told_to(deployed), get_client(sync_client=True) as client:
         send(client, [Event("x", name, project, "TS", what) for name, what in news.items()])
-    eventually(lambda: len(webhook.items) == 4 and len(mailbox.items) == 2, 60)
-    by_title = {one["title"]: one["message"] for one in webhook.items[1:]}
+    eventually(lambda: len(webhook.items) == 5 and len(mailbox.items) == 3, 60)
+    by_title = {one["title"]: one["message"] for one in webhook.items[2:]}
     assert set(by_title) == {
         "crboost: TS: no new data", "crboost: TS: session finished",
         "crboost: TS: 3 tilt series failed",
     }  # fmt: skip
     assert "TS_01, TS_02, TS_07" in by_title["crboost: TS: 3 tilt series failed"]
-    assert mailbox.items[1]["Subject"] == "crboost: TS: no new data"
-    assert text_of(mailbox.items[1]).startswith("No new data for 30 minutes.")
-    assert f"crboost status '{project}'" in text_of(mailbox.items[1])
+    assert mailbox.items[2]["Subject"] == "crboost: TS: no new data"
+    assert text_of(mailbox.items[2]).startswith("No new data for 30 minutes.")
+    assert f"crboost status '{project}'" in text_of(mailbox.items[2])
 
     # What a person pauses stays paused; what the settings drop goes, with its secrets.
     (quiet,) = [one for one in automations(deployed) if one["name"].endswith("no new data")]
@@ -263,6 +275,28 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     site("")
     assert deployed.run(*arguments, cwd=tmp_path, **environment).returncode == 0
     assert our_automations(deployed) == []
+
+
+def broken_project(example: Path, data: Path, directory: Path) -> Path:
+    """A project of the example data, whose movies are all damaged."""
+    shutil.copytree(example, data)
+    made = Project.create(
+        directory, movies=[str(data / "frames" / "*")], mdocs=[str(data / "*.mdoc")]
+    )
+    for movie in (data / "frames").iterdir():
+        movie.write_bytes(b"no movie" * 1000)
+    return made.project.directory
+
+
+def start(service: Service, flow: str, parameters: dict[str, Any]) -> str:
+    """Have the worker run a deployment; the flow run's id."""
+    deployment = service.deployments()[f"{flow}/headnode"]["id"]
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    return str(service.call("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+
+def state_of(service: Service, run: str) -> str:
+    return str(service.call("GET", f"/flow_runs/{run}")["state_type"])
 
 
 def automations(service: Service) -> list[dict[str, Any]]:
