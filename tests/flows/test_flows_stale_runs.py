@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from crboost.files import read_json, write_json
+from crboost.service.api import Api
 from flows.child import pause_before_restart
-from flows.stale_runs import CLAIMED_S, SILENCE_S, FlowRun, Sight, judge, to_end
+from flows.local_server import LocalServer
+from flows.stale_runs import CLAIMED_S, SILENCE_S, FlowRun, Sight, StaleRuns, judge, to_end
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -74,3 +78,36 @@ def test_pauses_grow_until_something_lives() -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     assert pause_before_restart(60, lived_s=100, first_s=1) == 1
     assert pause_before_restart(100, lived_s=1, first_s=100) == 100
+
+
+@pytest.mark.prefect
+def test_prefect_takes_the_verdicts(prefect_server: LocalServer, tmp_path: Path) -> None:
+    login = prefect_server.environment["PREFECT_API_AUTH_STRING"]
+    api = Api(prefect_server.api_url, login)
+    pool = f"pool-{tmp_path.name}"
+    api.post("/work_pools/", {"name": pool, "type": "process"})
+    flow = api.post("/flows/", {"name": "some-flow"})["id"]
+
+    def start(state: str, work_pool: str | None = pool) -> str:
+        body = {"flow_id": flow, "work_pool_name": work_pool, "state": {"type": state}}
+        return str(api.post("/flow_runs/", body)["id"])
+
+    running, claimed, cancelling = start("RUNNING"), start("PENDING"), start("CANCELLING")
+    elsewhere = start("RUNNING", work_pool=None)
+    # They had a process before this supervisor was started.
+    memory = tmp_path / "flow_runs.json"
+    write_json(memory, [running, claimed, cancelling])
+    stale = StaleRuns(api, prefect_server.api_url, pool, memory)
+
+    assert stale.look(datetime.now(UTC), worker=None) == []  # it may be about to say so itself
+    done = stale.look(datetime.now(UTC), worker=None)
+
+    assert len(done) == 3
+    states = {run: api.get(f"/flow_runs/{run}")["state"] for run in (running, claimed, cancelling)}
+    assert states[running]["type"] == "CRASHED" and "process-project" in states[running]["message"]
+    assert states[cancelling]["type"] == "CANCELLED"
+    assert states[claimed]["type"] == "SCHEDULED"
+    assert states[claimed]["state_details"]["scheduled_time"]  # a worker takes it from then on
+    assert api.get(f"/flow_runs/{elsewhere}")["state"]["type"] == "RUNNING"
+    assert read_json(memory) == []
+    assert stale.look(datetime.now(UTC), worker=None) == []
