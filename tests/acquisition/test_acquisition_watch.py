@@ -414,3 +414,21 @@ def test_the_command_prints_what_happens(
     _, told = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "4 tilt series: TS_01 complete" in told
+
+
+def test_a_pulse_while_nothing_is_told_and_when_something_last_changed(tmp_path: Path) -> None:
+    stop = Event()
+    beats: list[float] = []
+
+    def pulse() -> None:
+        beats.append(watcher.latest)
+        if len(beats) == 2:
+            (tmp_path / "TS_01.mdoc").write_text("begins")
+        if beats[-1] > 0 and len(beats) > 2:
+            stop.set()
+
+    before = time.time()
+    with Watcher([tmp_path], QUICK, rhythm=RHYTHM, method="polling", pulse=pulse) as watcher:
+        assert list(watcher.batches(stop)) == []
+    assert beats[:2] == [0.0, 0.0]
+    assert before <= beats[-1] <= time.time()
