@@ -197,11 +197,17 @@ class Coordinator:
             When this was begun, ISO 8601.
 
         Raises:
-            Aborted: the job was told to end while outdated tasks were waited for.
+            Aborted: RELION asked for an end; tasks that were at work are cancelled.
         """
         before = read_round(self._job)
         if before is not None and before.closed is None:
-            alive = self._outdated_cancelled(before)
+            self._round = before
+            try:
+                alive = self._outdated_cancelled(before)
+            except Aborted:
+                self._cancel_all()
+                self._close("aborted")
+                raise
             if alive or before.run == self.request.run:
                 self._round = self._taken_over(before)
                 return self._round.opened
@@ -222,6 +228,7 @@ class Coordinator:
             for batch in self._submitted():
                 self._follow(batch)
             while left := self._left():
+                self._check()
                 self._follow(self._submit(left))
         except Aborted:
             self._cancel_all()
@@ -244,6 +251,7 @@ class Coordinator:
     def _outdated_cancelled(self, before: Round) -> bool:
         """Cancel tasks that work on what has changed since; whether others are at work."""
         others = False
+        self._wait_for_slurm()
         for batch in batches_of(self._job, before.number):
             number = batch_job_id(self._job, batch, self.ask)
             if number is None:
@@ -528,6 +536,8 @@ class Coordinator:
         """Wait until none of these tasks is alive."""
         started = self.clock()
         while within_s is None or self.clock() - started < within_s:
+            if within_s is None:
+                self._check()
             queue = array_queue(number, self.ask)
             if queue is not None and not queue.alive & tasks:
                 return

@@ -434,13 +434,22 @@ def test_an_end_leaves_the_tasks_and_an_abort_does_not(bench: Bench) -> None:
     assert bench.slurm.cancelled == []
     request_abort(bench.job)
     again = bench.coordinator(FINGERPRINTS)
-    again.begin()
     with pytest.raises(Aborted):
+        again.begin()
         again.work()
     assert bench.slurm.cancelled == ["101"]
     closed = read_round(bench.job)
     assert closed is not None
     assert closed.closed == "aborted"
+
+
+def test_nothing_is_submitted_once_an_abort_was_asked_for(bench: Bench) -> None:
+    request_abort(bench.job)
+    coordinator = bench.coordinator(FINGERPRINTS)
+    coordinator.begin()
+    with pytest.raises(Aborted):
+        coordinator.work()
+    assert batches_of(bench.job, 1) == []
 
 
 @pytest.mark.parametrize(
