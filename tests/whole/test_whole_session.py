@@ -2,7 +2,8 @@
 
 A simulated microscope writes five tilt series at 50 times its speed: one lacks a movie that comes
 when all is over, one lacks a movie for ever, one breaks off. The service (server, worker, watcher)
-is the one that `crboost up` starts; once its worker and the running flow are killed on the way.
+is the one that `crboost up` starts. Once it works on this machine alone, and once through Slurm
+and RELION's own schemer, where there are any; then worker and running flow are killed on the way.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 import pytest
 from browser.chromium import Chromium, chromium_program
 from browser.fixtures import REQUIRED_VARIABLE, SCREENSHOTS_VARIABLE
+from testbed.fixtures import DIRECTORY_VARIABLE
 from whole_site import (
     EXPECTED_TILTS,
     Facility,
     Microscope,
+    cluster_settings,
     computed,
     job_of,
     kill,
@@ -80,6 +83,17 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def site(request: pytest.FixtureRequest) -> str:
+    """The site's settings: this machine alone, or RELION in its image and Slurm.
+
+    On the cluster the worker is killed: what it followed goes on elsewhere.
+    """
+    if request.param == "quiet" or not os.environ.get(DIRECTORY_VARIABLE):
+        return ""
+    image, _ = request.getfixturevalue("relion_sif"), request.getfixturevalue("_slurm_answers")
+    return cluster_settings(image.image, image.apptainer.command)
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -91,7 +105,7 @@ def session(
     request: pytest.FixtureRequest, recorded: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Session]:
     directory = tmp_path_factory.mktemp("facility")
-    facility = Facility(directory, free_port())
+    facility = Facility(directory, free_port(), site(request))
     microscope_writes = directory / "microscope"
     microscope_writes.mkdir()
     project = directory / "project"

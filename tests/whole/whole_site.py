@@ -38,6 +38,25 @@ expected_tilts = {EXPECTED_TILTS}
 """
 
 
+def cluster_settings(relion: Path, apptainer: Path) -> str:
+    """RELION in its image, jobs to Slurm's partition `cpu`; TOML."""
+    return f"""
+[containers]
+executable = {json.dumps(str(apptainer))}
+[tools.relion]
+image = {json.dumps(str(relion))}
+[scheduler]
+kind = "slurm"
+poll_s = 1.0
+setup = ["export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"]
+[scheduler.defaults]
+partition = "cpu"
+cpus = 2
+memory_gb = 2
+time_limit_minutes = 10
+"""
+
+
 @dataclass
 class Facility:
     """One headnode.
