@@ -12,6 +12,7 @@ from crboost.catalogue import (
     EXTERNAL,
     TOMO_ALIGN,
     TOMO_CTFFIND,
+    TOMO_EXCLUDE,
     TOMO_IMPORT,
     TOMO_MOTIONCORR,
     TOMO_RECONSTRUCT,
@@ -36,7 +37,14 @@ class ProjectLike(Protocol):
 
 
 #: The stages, each known by the node label of what it makes, in the order of the work.
-STAGES = (TOMO_IMPORT, TOMO_MOTIONCORR, TOMO_CTFFIND, TOMO_ALIGN, TOMO_RECONSTRUCT)
+STAGES = (
+    TOMO_IMPORT,
+    TOMO_MOTIONCORR,
+    TOMO_CTFFIND,
+    TOMO_EXCLUDE,
+    TOMO_ALIGN,
+    TOMO_RECONSTRUCT,
+)
 
 #: A stage's words for a tilt image that goes no further.
 LOST = ("missing", "excluded", "failed")
@@ -73,6 +81,10 @@ def newest_jobs(history: Sequence[PastJob]) -> dict[str, PastJob]:
     motion, ctf = newest.get(TOMO_MOTIONCORR), newest.get(TOMO_CTFFIND)
     if motion and ctf and ctf.relion_type == EXTERNAL and ctf.number > motion.number:
         del newest[TOMO_MOTIONCORR]
+    # A filter that the alignment did not go by has left nothing out.
+    excluded, aligned = newest.get(TOMO_EXCLUDE), newest.get(TOMO_ALIGN)
+    if excluded and aligned and output_of(excluded, TOMO_EXCLUDE) not in aligned.inputs:
+        del newest[TOMO_EXCLUDE]
     return {stage: newest[stage] for stage in STAGES if stage in newest}
 
 
