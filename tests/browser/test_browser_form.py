@@ -92,7 +92,9 @@ def test_the_form_refuses_and_then_starts_a_run(
     }
 
     browser.open(f"{deployed.url}/runs/flow-run/{run['id']}", login=deployed.login)
-    browser.wait_text("Completed", "project: importmovies", timeout=90)
+    browser.wait_text("project: importmovies")
+    eventually(lambda: runs()[0]["state_type"] == "COMPLETED", 120)
+    browser.wait_text("1 jobs succeeded: External/job001")
     values = simulated_project.parameters()
     assert values.microscope.amplitude_contrast == 0.08
     assert values.acquisition.invert_tilt_angles is True
