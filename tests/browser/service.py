@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from crboost.process import dying_with_us
 from crboost.project import Project
 from flows.local_server import LocalServer
 
@@ -129,6 +130,7 @@ def worker(deployed: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         process = subprocess.Popen(
             [sys.executable, *argv], cwd=directory, stdin=subprocess.DEVNULL, stdout=out,
             stderr=out, env=environment, start_new_session=True,
+            preexec_fn=dying_with_us(signal.SIGKILL),
         )  # fmt: skip
     yield directory
     os.killpg(process.pid, signal.SIGINT)

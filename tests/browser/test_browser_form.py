@@ -84,7 +84,7 @@ def test_the_form_refuses_and_then_starts_a_run(
     browser.fill("Amplitude contrast", "0.08", within="Microscope")
     browser.choose("Invert tilt angles", "true", within="Acquisition")
     browser.click("Submit")
-    (run,) = eventually(runs, 30)
+    (run,) = eventually(runs, 60)
     assert (run["parameters"]["jobs"], run["parameters"]["mode"]) == (["importmovies"], "new")
     assert run["parameters"]["parameters"] == {
         "microscope": {"amplitude_contrast": 0.08},

@@ -49,7 +49,7 @@ def run_all(
         states.update({run["id"]: (run["state_type"], run["state"]["message"]) for run in found})
         return all(kind in ("COMPLETED", "FAILED", "CRASHED") for kind, _ in states.values())
 
-    eventually(ended, 120)
+    eventually(ended, 300)
     assert {kind for kind, _ in states.values()} == {"COMPLETED"}, states
     return [states[one][1] for one in ids]
 
@@ -67,7 +67,7 @@ def test_the_documented_command_and_then_stage_after_stage(
 
     program, *arguments = documented_command(project)
     assert program == "prefect" and 'jobs=["fsMotionAndCtf"]' in arguments
-    early = deployed.run("-m", program, *arguments, cwd=tmp_path)
+    early = deployed.run("-m", program, *arguments, cwd=tmp_path, timeout=300)
 
     assert early.returncode != 0  # nothing has been imported
     (refused,) = [
@@ -79,7 +79,7 @@ def test_the_documented_command_and_then_stage_after_stage(
 
     run_all(deployed, eventually, ("import", where))
     assert (project.directory / "External/job001/RELION_JOB_EXIT_SUCCESS").exists()
-    done = deployed.run("-m", program, *arguments, cwd=tmp_path)
+    done = deployed.run("-m", program, *arguments, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr + (worker / "out").read_text()
 
     planned = run_all(
@@ -100,7 +100,6 @@ def test_the_documented_command_and_then_stage_after_stage(
     assert message.startswith("1 jobs succeeded: External/job")
     reconstructed = project.directory / message.removeprefix("1 jobs succeeded: ")
     assert list(reconstructed.rglob("*.mrc"))
-    assert run_all(deployed, eventually, ("process-project", where)) == ["everything is up to date"]
     newest = deployed.call("POST", "/artifacts/latest/filter", {})
     assert "disks" in [one["key"] for one in newest]
     assert "crboost" not in "".join(path.name for path in worker.iterdir())  # nothing was pulled
