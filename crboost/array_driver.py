@@ -182,6 +182,7 @@ class Coordinator:
     max_size: int | None = None
     own_job: str | None = None
     _round: Round = field(init=False)
+    _batches: list[Batch] = field(default_factory=list, init=False)
     _again: dict[str, Resources] = field(default_factory=dict, init=False)
     _results: ResultReader = field(default_factory=ResultReader, init=False)
     _said: set[str] = field(default_factory=set, init=False)
@@ -225,11 +226,14 @@ class Coordinator:
                 that somebody cancelled the job.
         """
         try:
-            for batch in self._submitted():
+            self._batches = self._submitted()
+            for batch in list(self._batches):
                 self._follow(batch)
             while left := self._left():
                 self._check()
-                self._follow(self._submit(left))
+                batch = self._submit(left)
+                self._batches.append(batch)
+                self._follow(batch)
         except Aborted:
             self._cancel_all()
             self._close("aborted")
@@ -361,16 +365,22 @@ class Coordinator:
                         gone_since.pop(task, None)
                     else:
                         gone_since.setdefault(task, now)
-            for task in list(open_tasks):
-                if task in gone_since and self._may_be_judged(batch, task, now - gone_since[task]):
-                    self._judge_task(number, batch, task, mine)
-                    del open_tasks[task]
+            over = [
+                task
+                for task in open_tasks
+                if task in gone_since and self._may_be_judged(batch, task, now - gone_since[task])
+            ]
+            results = self._new_results() if over else {}
+            for task in over:
+                self._check()
+                self._judge_task(number, batch, task, mine - results.keys())
+                del open_tasks[task]
             self.sleep(0.5)
 
     def _mine(self, batch: Batch) -> set[str]:
         """Tilt series of a batch that wait for it: as it has them, and in no later one."""
-        every = batches_of(self._job, self._round.number)
-        later = {name for one in every if int(one.name) > int(batch.name) for name in one.series}
+        after = [one for one in self._batches if int(one.name) > int(batch.name)]
+        later = {name for one in after for name in one.series}
         return {
             name
             for name, value in batch.series.items()
@@ -384,8 +394,7 @@ class Coordinator:
 
     def _judge_task(self, number: str | None, batch: Batch, task: int, mine: set[str]) -> None:
         """Decide on the tilt series of a task that ended without their results."""
-        results = self._new_results()
-        lost = [name for name in batch.tasks[task] if name in mine and name not in results]
+        lost = [name for name in batch.tasks[task] if name in mine]
         if not lost:
             return
         failure = self._failure(number, batch, task)
@@ -415,25 +424,21 @@ class Coordinator:
         if number is None:
             return Failure("killed", "the task was never submitted", log_tail)
         name = f"{number}_{task}"
-        state = job_state(name, self.ask)
-        if state.phase in ("unknown", "forgotten"):
-            state = group_state(number, task, self.ask) or state
-            if state.failure is not None:
-                return own or state.failure
         told = why_ended(name, log_tail=log_tail, patience_s=10.0, ask=self.ask, sleep=self.sleep)
-        if told is not None:
-            return told
-        if own is not None:
-            return own
+        if told is None or told.kind == "killed":
+            group = group_state(number, task, self.ask)
+            told = group.failure if group is not None and group.failure is not None else told
+        known = told if told is not None else own
+        if known is not None:
+            return known
+        state = job_state(name, self.ask)
         if state.phase == "succeeded":
             return Failure("tool_error", f"Slurm job {name} left no result", log_tail)
         return Failure("killed", state.message or f"Slurm job {name} is gone", log_tail)
 
     def _tries(self, name: str) -> int:
         """How often a tilt series has been tried as it is."""
-        value = self.series[name]
-        every = batches_of(self._job, self._round.number)
-        return sum(one.series.get(name) == value for one in every)
+        return sum(one.series.get(name) == self.series[name] for one in self._batches)
 
     def _write_failure(self, name: str, reason: str, redo: bool) -> None:
         write_result(
