@@ -320,6 +320,8 @@ def _run_dataset(
     if not usable:
         return
     steps = stage.dataset_steps(context, usable)
+    if not steps:
+        return
     creates = [name for step in steps for name in step.creates]
     inputs = {name: one.fingerprint for name, one in usable.items()}
     fingerprint = fingerprint_of([request.fingerprint, inputs])

@@ -18,9 +18,10 @@ Conventions (WarpTools' source at the commit that `warptools_cli.json` names):
 - `--eer_ngroups` N > 0 makes N groups, N < 0 groups of -N raw frames.
 - a gain reference is flipped in x, then in y, then transposed; TIFF files, `.gain` among them, are
   turned upside down on reading, movies too, EER movies are not.
-- `ts_import` changes the sign of all tilt angles unless `--dont_invert`. We always give that: the
-  angles in our tables have their final sign since the import of the movies
-  (`acquisition.invert_tilt_angles`), and must not change it a second time.
+- `ts_import` changes the sign of all tilt angles unless `--dont_invert`. We never give that: Warp
+  turns the specimen the other way than RELION, IMOD and AreTomo, so that its tomograms have the
+  hand of theirs with the other sign only. Whether the microscope's own sign is right is settled
+  before, at the import of the movies (`acquisition.invert_tilt_angles`).
 """
 
 from __future__ import annotations
@@ -156,18 +157,13 @@ def ts_import(
         ParameterError: the images were not made by WarpTools.
     """
     optics = optics_of(series, parameters)
-    size = job.tomo_dimensions_px or tomogram_size_px(
-        parameters.acquisition.detector_dimensions_px,
-        tilt_axis_deg(series, parameters),
-        job.thickness_nm,
-        optics.movie_pixel_size_angstrom,
-    )
+    size = tomogram_dimensions_px(series, parameters, job)
     mdoc = f"{series.name}.mdoc"
     tomostar = f"{out}/{TOMOSTARS}/{series.name}.tomostar"
     argv = [
         *(PROGRAM, "ts_import", "--mdocs", MDOCS, "--pattern", mdoc),
         *("--frameseries", seen_from(out, frame_folder(series))),
-        *("--tilt_exposure", number(tilt_dose_e_per_a2(series, parameters)), "--dont_invert"),
+        *("--tilt_exposure", number(tilt_dose_e_per_a2(series, parameters))),
         *("--override_axis", number(tilt_axis_deg(series, parameters))),
         *("--min_intensity", number(job.min_intensity)),
         *("--output", TOMOSTARS),
@@ -194,6 +190,18 @@ def ts_import(
         tomo_dimensions="x".join(map(str, size)),
     )
     return [table, settings]
+
+
+def tomogram_dimensions_px(
+    series: TiltSeries, parameters: EffectiveParameters, job: TsImport
+) -> tuple[int, int, int]:
+    """Size (x, y, z) of a tilt series' tomogram in pixels of the movies: `--tomo_dimensions`."""
+    return job.tomo_dimensions_px or tomogram_size_px(
+        parameters.acquisition.detector_dimensions_px,
+        tilt_axis_deg(series, parameters),
+        job.thickness_nm,
+        optics_of(series, parameters).movie_pixel_size_angstrom,
+    )
 
 
 def mdoc_text(series: TiltSeries) -> str:

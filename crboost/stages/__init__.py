@@ -12,6 +12,7 @@ from crboost.stages.cryocare import CryoCarePredict, CryoCareTrain
 from crboost.stages.import_movies import ImportMovies
 from crboost.stages.pytom import PytomExtract, PytomMatch
 from crboost.stages.tilt_filter import CpuTiltFilter
+from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames, WarpImport, WarpReconstruct
 
 __all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
 
@@ -22,6 +23,11 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("tiltFilter", "cpu"): CpuTiltFilter(),
     ("tsAlignment", "cpu"): CpuAlign(),
     ("tsReconstruct", "cpu"): CpuReconstruct(),
+    ("fsMotionAndCtf", "warp"): WarpFrames(),
+    ("tsImport", "warp"): WarpImport(),
+    ("tsAlignment", "warp"): WarpAlign(),
+    ("tsCtf", "warp"): WarpCtf(),
+    ("tsReconstruct", "warp"): WarpReconstruct(),
     ("denoiseTrain", "cryocare"): CryoCareTrain(),
     ("denoisePredict", "cryocare"): CryoCarePredict(),
     ("templateMatching", "pytom"): PytomMatch(),

@@ -388,7 +388,7 @@ def test_the_commands_for_a_tilt_series() -> None:
     assert table.argv == (
         *("WarpTools", "ts_import", "--mdocs", "mdoc", "--pattern", "TS_01.mdoc"),
         *("--frameseries", "../../../job002/warp/TS_01/warp_frameseries"),
-        *("--tilt_exposure", "3.2", "--dont_invert", "--override_axis", "85.3"),
+        *("--tilt_exposure", "3.2", "--override_axis", "85.3"),
         *("--min_intensity", "0.3", "--output", "tomostar"),
     )
     assert table.creates == (f"{IMPORTED}/tomostar/TS_01.tomostar",)
@@ -437,10 +437,11 @@ def test_bug_b12_any_name_of_a_tilt_series_will_do() -> None:
 def test_bug_b31_tilt_angles_change_their_sign_once(inverted: bool) -> None:
     """B31: whether Warp turned the angles hung on a flag that nothing ever set.
 
-    The import of the movies applies `invert_tilt_angles`; Warp never does.
+    The import of the movies applies `invert_tilt_angles`; Warp always turns them once more, as its
+    tilt is the other way round than RELION's.
     """
     table = ts_import(**{"acquisition.invert_tilt_angles": inverted})[0]
-    assert "--dont_invert" in table.argv
+    assert "--dont_invert" not in table.argv
     assert "TiltAngle = 3.00" in next(iter(table.files.values()))
 
 
