@@ -1,0 +1,209 @@
+"""The chain of WarpTools from movies to tomograms, through the real schemer and the driver.
+
+WarpTools is a double (tests/doubles) that computes with the embedded tools; the example data say
+where each bead is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
+from crboost.cpu.geometry import TiltAlignment
+from crboost.cpu.io import read_mrc
+from crboost.project import Project
+from crboost.results import read_results
+from crboost.run import Run
+from crboost.settings import Settings
+
+NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
+CHAIN = ["importmovies", "fsMotionAndCtf", "tsImport", "tsAlignment", "tsCtf", "tsReconstruct"]
+BIN = Path(__file__).parents[1] / "doubles" / "bin"
+VOXEL = 8.0
+PIXEL = 4.0
+SIZE = 256
+
+
+def run(
+    project: Project, jobs: list[str], *, fail: str = "", retry: bool | None = None
+) -> dict[str, str]:
+    """Do what the plan says, through the real schemer; node -> how it ended."""
+    plan = project.plan(jobs, retry_failed=retry)
+    if plan.is_empty:
+        return {}
+    made = Run.create(project, plan, project.parameters(), Settings(), now=NOW)
+    code = "import sys; from crboost.cli import main; main()"
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "DOUBLES_PYTHON": sys.executable,
+        "DOUBLES_FAIL": fail,
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run(
+        [sys.executable, "-c", code, "schemer", "run", str(project.directory), made.name],
+        capture_output=True,
+        env=environment,
+    )
+    return {node: made.job_state(node).phase for node in made.nodes}
+
+
+def newest(project: Project, node: str) -> Path:
+    jobs = [past for past in project.history() if past.node == node]
+    return project.directory / max(jobs, key=lambda past: past.number).name
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from crboost.cpu.example_data import make_example_data
+
+    directory = tmp_path_factory.mktemp("movies")
+    make_example_data(
+        directory, size_px=SIZE, frames=2, tilt_step_deg=6, defects=False, pixel_size_angstrom=PIXEL
+    )
+    return directory
+
+
+def made_project(directory: Path, data: Path, **values: object) -> Project:
+    project = Project.create(
+        directory, movies=[str(data / "frames")], mdocs=[str(data / "*.mdoc")]
+    ).project
+    project.set_values(
+        {
+            "acquisition.sample_thickness_nm": 80,
+            "acquisition.detector_dimensions_px": [SIZE, SIZE],
+            "computing.workers": 2,
+            "jobs.fsMotionAndCtf.tool": "warp",
+            "jobs.tsAlignment.tool": "warp",
+            "jobs.tsAlignment.rescale_angpixs": PIXEL,
+            "jobs.tsCtf.range_min_max": "30:9",
+            "jobs.fsMotionAndCtf.c_range_min_max": "40:9",
+            "jobs.tsReconstruct.tool": "warp",
+            "jobs.tsReconstruct.rescale_angpixs": VOXEL,
+            **values,
+        }
+    )
+    return project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Project:
+    made = made_project(tmp_path_factory.mktemp("warp") / "P", data)
+    assert run(made, CHAIN) == dict.fromkeys(CHAIN, "succeeded")
+    return made
+
+
+def test_every_tilt_series_gets_through(project: Project) -> None:
+    for node in CHAIN:
+        results = read_results(newest(project, node))
+        assert {name: one.status for name, one in results.items()} == dict.fromkeys(
+            ["TS_01", "TS_02", "TS_03"], "done"
+        ), (node, {name: one.reason for name, one in results.items()})
+
+
+def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path) -> None:
+    """Warp's tilt sign, its centres, and the tomogram's place all come out as RELION has them."""
+    truths = json.loads((data / "truth.json").read_text())["series"]
+    table = starfile.read(newest(project, "tsReconstruct") / "tomograms.star")
+    for truth, (_, row) in zip(truths, table.iterrows(), strict=True):
+        rows = starfile.read(project.directory / row["rlnTomoTiltSeriesStarFile"])
+        tilts = {tilt["name"]: tilt for tilt in truth["tilts"]}
+        found, actual = [], []
+        for _, tilt in rows.iterrows():
+            name = Path(tilt["rlnMicrographMovieName"]).stem
+            found.append(
+                TiltAlignment(
+                    tilt["rlnTomoXTilt"],
+                    tilt["rlnTomoYTilt"],
+                    tilt["rlnTomoZRot"],
+                    tilt["rlnTomoXShiftAngst"],
+                    tilt["rlnTomoYShiftAngst"],
+                )
+            )
+            actual.append(true_alignment(tilts[name], truth))
+            assert found[-1].y_tilt_deg == pytest.approx(tilts[name]["tilt_angle_deg"], abs=0.01)
+        residuals, translation = shift_errors(found, actual, PIXEL)
+        assert np.sqrt((residuals**2).sum(axis=1).mean()) < 1.0
+        volume = read_mrc(project.directory / row["rlnTomoReconstructedTomogram"])[0]
+        binning = float(row["rlnTomoTomogramBinning"])
+        assert binning == VOXEL / PIXEL
+        size = np.array([row[f"rlnTomoSize{axis}"] for axis in "XYZ"])
+        assert tuple(round(n / binning) for n in size) == volume.shape[::-1]
+        beads = np.array(truth["beads_xyz_px"]) + translation
+        radius = truth["bead_diameter_angstrom"] / 2 / PIXEL / binning
+        here = find_at(volume, (beads + size // 2) / binning, radius)[0]
+        there = find_at(volume, (beads * (1, 1, -1) + size // 2) / binning, radius)[0]
+        assert (here > FOUND_SIGMA).mean() > 0.9
+        assert here.mean() > 2 * there.mean()
+
+
+def test_the_hand_is_that_of_the_microscope(project: Project, data: Path) -> None:
+    table = starfile.read(newest(project, "tsReconstruct") / "tomograms.star")
+    hand = json.loads((data / "truth.json").read_text())["hand"]
+    assert set(table["rlnTomoHand"]) == {hand}
+
+
+def test_defocus_is_what_it_was(project: Project, data: Path) -> None:
+    truths = json.loads((data / "truth.json").read_text())["series"]
+    table = starfile.read(newest(project, "tsCtf") / "ts_ctf_tilt_series.star")
+    for truth, path in zip(truths, table["rlnTomoTiltSeriesStarFile"], strict=True):
+        rows = starfile.read(project.directory / path)
+        mean = (rows["rlnDefocusU"] + rows["rlnDefocusV"]) / 2
+        error = np.abs(mean.median() - truth["nominal_defocus_um"] * 1e4)
+        assert error < 0.1 * truth["nominal_defocus_um"] * 1e4
+
+
+def test_doses_are_those_of_the_table_not_of_ranks(project: Project) -> None:
+    from crboost.translate.tomostar import read_tomostar
+
+    job = newest(project, "tsImport")
+    rows = starfile.read(job / "tilt_series" / "TS_02.star")
+    doses = dict(
+        zip(
+            (Path(name).stem for name in rows["rlnMicrographMovieName"]),
+            rows["rlnMicrographPreExposure"],
+            strict=True,
+        )
+    )
+    for tilt in read_tomostar(job / "warp" / "TS_02" / "tomostar" / "TS_02.tomostar"):
+        assert tilt.dose_e_per_a2 == pytest.approx(doses[tilt.name])
+
+
+def test_nothing_is_left_to_do(project: Project) -> None:
+    assert run(project, CHAIN) == {}
+
+
+def test_a_failed_tilt_series_is_named_and_alone_done_again(
+    tmp_path: Path, data: Path, project: Project
+) -> None:
+    """B: WarpTools ends with 0, or leaves an XML, where a tilt series failed."""
+    made = made_project(tmp_path / "P", data)
+    upto = CHAIN[:4]
+    states = run(made, upto, fail="TS_02_")
+    job = newest(made, "fsMotionAndCtf")
+    results = read_results(job)
+    assert {name: one.status for name, one in results.items()} == {
+        "TS_01": "done",
+        "TS_02": "failed",
+        "TS_03": "done",
+    }
+    assert states["tsAlignment"] == "succeeded"
+    assert list(read_results(newest(made, "tsAlignment"))) == ["TS_01", "TS_03"]
+    before = {name: one.started for name, one in results.items()}
+    run(made, upto, retry=True)
+    results = read_results(newest(made, "fsMotionAndCtf"))
+    assert {one.status for one in results.values()} == {"done"}
+    assert {name for name, one in results.items() if one.started == before[name]} == {
+        "TS_01",
+        "TS_03",
+    }
+    assert set(read_results(newest(made, "tsAlignment"))) == {"TS_01", "TS_02", "TS_03"}
