@@ -11,6 +11,7 @@ from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
 from crboost.stages.cryocare import CryoCarePredict, CryoCareTrain
 from crboost.stages.import_movies import ImportMovies
 from crboost.stages.pytom import PytomExtract, PytomMatch
+from crboost.stages.stack_align import AreTomoAlign, ImodAlign
 from crboost.stages.tilt_filter import CpuTiltFilter
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames, WarpImport, WarpReconstruct
 
@@ -26,6 +27,9 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("fsMotionAndCtf", "warp"): WarpFrames(),
     ("tsImport", "warp"): WarpImport(),
     ("tsAlignment", "warp"): WarpAlign(),
+    ("tsAlignment", "aretomo2"): AreTomoAlign(2),
+    ("tsAlignment", "aretomo3"): AreTomoAlign(3),
+    ("tsAlignment", "imod"): ImodAlign(),
     ("tsCtf", "warp"): WarpCtf(),
     ("tsReconstruct", "warp"): WarpReconstruct(),
     ("denoiseTrain", "cryocare"): CryoCareTrain(),

@@ -1,0 +1,126 @@
+"""tsAlignment with programs that align a stack: AreTomo2, AreTomo3 and IMOD, called directly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crboost.builders import aretomo, imod
+from crboost.builders.series_values import TiltSeries, optics_of
+from crboost.builders.step import Step
+from crboost.errors import ToolError
+from crboost.parameters import TsAlignment
+from crboost.stages.base import Context, SeriesInput
+from crboost.stages.cpu import FromStar
+from crboost.stages.tomograms import map_header
+from crboost.tilt_name import tilt_name
+from crboost.translate.alignment import aligned_output
+from crboost.translate.aln import aln_alignments, read_aln
+from crboost.translate.image_stack import ImageStack
+from crboost.translate.imod import (
+    distorted,
+    imod_alignments,
+    read_align_log,
+    read_angles,
+    read_x_tilts,
+    read_xf,
+)
+from crboost.translate.output import SeriesOutput, grouped
+
+
+class AreTomoAlign(FromStar):
+    """tsAlignment with AreTomo2 or AreTomo3.
+
+    Args:
+        version: 2 or 3.
+    """
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+
+    def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
+        job = context.parameters.job_as(TsAlignment)
+        make = aretomo.align2 if self._version == 2 else aretomo.align3
+        known = _tilt_series(series)
+        return make(known, context.parameters, job, context.tool_directory(series.name))
+
+    def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
+        """The `.aln`; dark images leave the table.
+
+        Raises:
+            FileFormatError: it is none, or not of this stack.
+        """
+        directory = context.project / context.tool_directory(series.name)
+        ending = ".st.aln" if self._version == 2 else ".aln"
+        names = _stack_order(series)
+        found = read_aln(directory / f"{series.name}{ending}", images=len(names))
+        alignments = aln_alignments(names, found, _stack(context, series))
+        return aligned_output(series.rows, alignments, f"AreTomo{self._version}")
+
+
+class ImodAlign(FromStar):
+    """tsAlignment with IMOD."""
+
+    def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
+        job = context.parameters.job_as(TsAlignment)
+        out = context.tool_directory(series.name)
+        return imod.align(_tilt_series(series), context.parameters, job, out)
+
+    def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
+        """The transforms, angles and the residual.
+
+        Raises:
+            FileFormatError: a file is damaged, or not of this stack.
+        """
+        base = context.project / context.tool_directory(series.name) / series.name
+        names = _stack_order(series)
+        transforms = read_xf(base.with_name(f"{series.name}.xf"), count=len(names))
+        angles = read_angles(base.with_name(f"{series.name}.tlt"), count=len(names))
+        x_tilts = base.with_name(f"{series.name}.xtilt")
+        stack = _stack(context, series)
+        alignments = imod_alignments(
+            names,
+            transforms,
+            angles,
+            stack,
+            x_tilts_deg=read_x_tilts(x_tilts, len(names)) if x_tilts.is_file() else None,
+        )
+        log = base.with_name("align.log")
+        residual = read_align_log(log).residual_px if log.is_file() else None
+        pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
+        output = aligned_output(
+            series.rows,
+            alignments,
+            f"IMOD, {context.parameters.job_as(TsAlignment).method}",
+            residual_px=None
+            if residual is None
+            else residual * stack.pixel_size_angstrom[0] / pixel,
+        )
+        bent = [(f"tilt image {name}", "IMOD stretched it; RELION's tables cannot say so")
+                for name in distorted(names, transforms)]  # fmt: skip
+        output.warnings.extend(grouped(bent))
+        return output
+
+
+def _tilt_series(series: SeriesInput) -> TiltSeries:
+    return TiltSeries(series.name, series.global_row, series.rows)
+
+
+def _stack_order(series: SeriesInput) -> list[str]:
+    return [tilt_name(row) for row in imod.by_angle(_tilt_series(series)).rows]
+
+
+def _stack(context: Context, series: SeriesInput) -> ImageStack:
+    """Where the stack's pixels lie in the images; IMOD's newstack keeps the images' edges.
+
+    Raises:
+        FileFormatError: stack or image is no MRC file.
+        ToolError: the stack does not hold every image.
+    """
+    file = f"{context.tool_directory(series.name)}/{series.name}.st"
+    (width, height, images), _ = map_header(context.project / file)
+    if images != len(series.rows):
+        raise ToolError(f"{file} holds {images} images, {len(series.rows)} expected")
+    (x, y, _), _ = map_header(context.project / Path(str(series.rows[0]["rlnMicrographName"])))
+    pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
+    return ImageStack.of((x, y), pixel, (width, height), sampling="averaged", centre="middle")

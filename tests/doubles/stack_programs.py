@@ -1,0 +1,231 @@
+"""Doubles of what works on a stack: newstack, batchruntomo and submfg of IMOD, AreTomo2 and 3.
+
+They read and write the real formats, take the options that we give and no others, and align with
+the embedded tool. As the real ones: an AreTomo that fails ends with 0 and leaves no `.aln`, and
+batchruntomo aborts a data set with exit code 0. DOUBLES_FAIL names data sets to fail on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+from doubles.failing import is_to_fail
+from scipy import ndimage
+
+from crboost.cpu.commands import run_align
+from crboost.translate.alignment import TiltAlignment
+from crboost.translate.aln import aln_file, write_aln
+from crboost.translate.image_stack import ImageStack
+from crboost.translate.imod import imod_files, read_angles, write_angles, write_xf
+
+#: Options and how many values they have.
+ARETOMO_COMMON = {
+    "-TiltAxis": 2,
+    "-AlignZ": 1,
+    "-TiltCor": 1,
+    "-DarkTol": 1,
+    "-Gpu": 1,
+    "-VolZ": 1,
+    "-OutImod": 1,
+}
+ARETOMO2 = {
+    **ARETOMO_COMMON,
+    "-InMrc": 1,
+    "-OutMrc": 1,
+    "-AngFile": 1,
+    "-OutBin": 1,
+    "-Patch": 2,
+}
+ARETOMO3 = {
+    **ARETOMO_COMMON,
+    "-InPrefix": 1,
+    "-InSuffix": 1,
+    "-OutDir": 1,
+    "-PixSize": 1,
+    "-kV": 1,
+    "-Cs": 1,
+    "-AtPatch": 2,
+    "-ExtZ": 1,
+    "-Cmd": 1,
+    "-Serial": 1,
+    "-CorrCTF": 2,
+}
+BATCHRUNTOMO = {"-DirectiveFile": 1, "-CurrentLocation": 1, "-RootName": 1, "-EndingStep": 1}
+
+
+def parsed(words: Sequence[str], known: dict[str, int]) -> dict[str, list[str]]:
+    """Options with their values; ends the program at one that is not known."""
+    found: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        option = rest.pop(0)
+        if option not in known or len(rest) < known[option]:
+            sys.exit(f"ERROR: {option}: illegal option, or too few values")
+        found[option] = [rest.pop(0) for _ in range(known[option])]
+    return found
+
+
+def newstack(words: Sequence[str]) -> int:
+    rest = list(words)
+    shrink = 1.0
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option == "-shrink":
+            shrink = float(rest.pop(0))
+        elif (option, rest.pop(0)) != ("-mode", "2"):
+            sys.exit(f"ERROR: NEWSTACK - {option}")
+    *inputs, output = rest
+    images = []
+    pixel = 1.0
+    for path in inputs:
+        with mrcfile.open(path) as opened:
+            images.append(np.asarray(opened.data, dtype=np.float32))
+            pixel = float(opened.voxel_size.x)
+    if shrink > 1:
+        height, width = (int(length / shrink) for length in images[0].shape)
+        images = [shrunk(image, (height, width), shrink) for image in images]
+    with mrcfile.new(output, np.stack(images), overwrite=True) as made:
+        made.voxel_size = pixel * shrink
+    return 0
+
+
+def shrunk(image: np.ndarray, shape: tuple[int, int], shrink: float) -> np.ndarray:
+    """An antialiased smaller image with the same edges."""
+    smooth = ndimage.gaussian_filter(image, shrink / 2.5)
+    # Sample the middles of the new pixels, where those lie among the old ones.
+    axes = [
+        (np.arange(n) + 0.5) * (old / n) - 0.5 for n, old in zip(shape, image.shape, strict=True)
+    ]
+    grid = np.meshgrid(*axes, indexing="ij")
+    sampled: np.ndarray = ndimage.map_coordinates(smooth, grid, order=3, mode="nearest")
+    return sampled.astype(np.float32)
+
+
+def aligned(
+    stack: Path, angles: Sequence[float], axis: float, dark: float, mode: str = "auto"
+) -> tuple[list[TiltAlignment | None], tuple[int, int], float, dict[str, Any]]:
+    """(alignment of each image, size, pixel size, the tool's own result)."""
+    with mrcfile.open(stack) as opened:
+        images = np.asarray(opened.data, dtype=np.float32)
+        pixel = float(opened.voxel_size.x)
+    if len(images) != len(angles):
+        sys.exit(f"{stack} holds {len(images)} images, there are {len(angles)} angles")
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        where = Path(name)
+        tilts = []
+        for index, (image, angle) in enumerate(zip(images, angles, strict=True)):
+            with mrcfile.new(where / f"{index}.mrc", image) as made:
+                made.voxel_size = pixel
+            tilts.append(
+                {
+                    "name": str(index),
+                    "image": str(where / f"{index}.mrc"),
+                    "tilt_angle_deg": angle,
+                }
+            )
+        spec = {
+            "tilt_series": stack.stem,
+            "pixel_size_angstrom": pixel,
+            "tilt_axis_deg": axis,
+            "method": mode,
+            "dark_threshold": dark,
+            "tilts": tilts,
+        }
+        (where / "spec.json").write_text(json.dumps(spec))
+        run_align(where / "spec.json", where, 1, lambda *_: None)
+        result = json.loads((where / "result.json").read_text())
+    keys = ("x_tilt_deg", "y_tilt_deg", "z_rot_deg", "x_shift_angstrom", "y_shift_angstrom")
+    found = [
+        TiltAlignment(*(tilt[key] for key in keys)) if tilt["status"] == "aligned" else None
+        for tilt in result["tilts"]
+    ]
+    size = (images.shape[2], images.shape[1])
+    return found, size, pixel, result
+
+
+def aretomo(version: int, words: Sequence[str]) -> int:
+    options = parsed(words, ARETOMO2 if version == 2 else ARETOMO3)
+    if version == 2:
+        stack = Path(options["-InMrc"][0])
+        angles = read_angles(Path(options["-AngFile"][0]))
+        name = stack.name
+    else:
+        name = options["-InPrefix"][0]
+        stack = Path(name + options["-InSuffix"][0])
+        lines = Path(f"{name}_TLT.txt").read_text().split("\n")
+        angles = [float(line.split()[0]) for line in lines if line]
+    if is_to_fail(name):
+        print("Error: GPU memory allocation failed.", file=sys.stderr)
+        return 0
+    axis, refine = (float(word) for word in options["-TiltAxis"])
+    dark = float(options["-DarkTol"][0])
+    found, size, pixel, _ = aligned(stack, angles, axis, dark)
+    if refine < 0:  # the axis is what it was given as
+        found = [
+            one and TiltAlignment(0.0, one.y_tilt_deg, axis, one.x_shift_angstrom,
+                                  one.y_shift_angstrom)
+            for one in found
+        ]  # fmt: skip
+    geometry = ImageStack.of(size, pixel, size, sampling="averaged", centre="middle")
+    made = aln_file(found, geometry, size, angles)
+    write_aln(Path(f"{name}.aln"), made, first_section=0 if version == 2 else 1)
+    return 0
+
+
+def batchruntomo(words: Sequence[str]) -> int:
+    options = parsed(words, BATCHRUNTOMO)
+    name = options["-RootName"][0]
+    directives = dict(
+        line.split(" = ", 1) for line in Path(options["-DirectiveFile"][0]).read_text().splitlines()
+    )
+    if is_to_fail(name) or not Path(f"{name}.rawtlt").is_file():
+        print(f"ABORT SET: {name}")
+        return 0
+    is_beads = "setupset.copyarg.gold" in directives
+    com = {
+        "name": name,
+        "axis": float(directives["setupset.copyarg.rotation"]),
+        "mode": "beads" if is_beads else "coarse",
+    }
+    Path("align.com").write_text(json.dumps(com))
+    return 0
+
+
+def submfg(words: Sequence[str]) -> int:
+    com = json.loads(Path(words[0]).read_text())
+    name = com["name"]
+    angles = read_angles(Path(f"{name}.rawtlt"))
+    found, size, pixel, result = aligned(Path(f"{name}.st"), angles, com["axis"], 0.0, com["mode"])
+    axis = result["tilt_axis_deg"]
+    # tiltalign knows no dark images: what it cannot see stays where it was.
+    whole = [
+        one or TiltAlignment(0.0, angle, axis, 0.0, 0.0)
+        for one, angle in zip(found, angles, strict=True)
+    ]
+    geometry = ImageStack.of(size, pixel, size, sampling="averaged", centre="middle")
+    files = imod_files(whole, geometry)
+    write_xf(Path(f"{name}.xf"), files.transforms)
+    write_angles(Path(f"{name}.tlt"), files.angles_deg)
+    residual = result["residual_px"]
+    if residual is not None:
+        Path("align.log").write_text(f" Residual error mean and sd:   {residual:8.3f}    0.100\n")
+    return 0
+
+
+PROGRAMS = {
+    "newstack": newstack,
+    "batchruntomo": batchruntomo,
+    "submfg": submfg,
+    "AreTomo2": lambda words: aretomo(2, words),
+    "AreTomo3": lambda words: aretomo(3, words),
+}
+
+if __name__ == "__main__":
+    sys.exit(PROGRAMS[sys.argv[1]](sys.argv[2:]))
