@@ -264,10 +264,8 @@ RECONSTRUCT_PARTICLE = JobType(
     inputs=(
         InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
     ),
-    outputs=(
-        OutputNode("merged.mrc", f"{MAP}.relion.tomo.map.reconstruct"),
-        OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.reconstruct"),
-    ),
+    # RELION declares an optimisation set, too, but 5.1.0 does not write it.
+    outputs=(OutputNode("merged.mrc", f"{MAP}.relion.tomo.map.reconstruct"),),
     relion_type="relion.reconstructparticletomo",
 )
 CLASS3D = JobType(

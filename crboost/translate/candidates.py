@@ -9,6 +9,7 @@ The conventions, with their sources, are in `docs/conventions.md`, template matc
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,17 @@ def particle_rows(
     `reconstruct_tomogram.cpp`); the centre is half the unbinned size (`TomogramSet::loadTomogram`;
     `ParticleSet::getParticleCoordDecenteredPixel`).
 
+    Particles go to the two half sets in turn, and stay there when tilt series are added: without
+    half sets `relion_tomo_reconstruct_particle` puts all into the first and writes no half maps.
+    Which half comes first depends on the tilt series' name, so that tomograms with one particle
+    each fill both.
+
     Args:
         global_row: the tilt series' row in the tomograms' table.
     """
     pixel_size = float(global_row["rlnTomoTiltSeriesPixelSize"])
     binning = float(global_row["rlnTomoTomogramBinning"])
+    first = zlib.crc32(tilt_series.encode()) % 2
     rows: list[Row] = []
     for number, candidate in enumerate(candidates, start=1):
         row: Row = {"rlnTomoName": tilt_series, "rlnTomoParticleName": f"{tilt_series}/{number}"}
@@ -69,6 +76,7 @@ def particle_rows(
             row[f"rlnCenteredCoordinate{axis}Angst"] = (unbinned - centre) * pixel_size
         for angle in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"):
             row[angle] = float(candidate[angle])
+        row["rlnRandomSubset"] = 1 + (first + number) % 2
         row |= {column: float(candidate[column]) for column in SCORES if column in candidate}
         row["rlnTomoTiltSeriesPixelSize"] = pixel_size
         rows.append(row)

@@ -152,3 +152,21 @@ def test_an_optimisation_set_names_its_two_tables(tmp_path: Path) -> None:
         "rlnTomoParticlesFile": "J/candidates.star",
         "rlnTomoTomogramsFile": "J/tomograms.star",
     }
+
+
+def test_both_half_sets_are_filled_and_stay_as_they_are() -> None:
+    """RELION 5.1 makes half maps of half sets only."""
+    table = dict.fromkeys(("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ"), 100)
+    table |= {"rlnTomoTiltSeriesPixelSize": 2.0, "rlnTomoTomogramBinning": 4.0}
+    one = dict.fromkeys(
+        [f"rlnCoordinate{axis}" for axis in "XYZ"]
+        + [f"rlnAngle{name}" for name in ("Rot", "Tilt", "Psi")],
+        1.0,
+    )
+
+    def halves(name: str, count: int) -> list[int]:
+        return [row["rlnRandomSubset"] for row in particle_rows([one] * count, name, table)]
+
+    assert sorted(halves("TS_01", 6)) == [1, 1, 1, 2, 2, 2]
+    assert halves("TS_01", 6)[:4] == halves("TS_01", 4)
+    assert {halves(f"TS_{number:02}", 1)[0] for number in range(1, 9)} == {1, 2}
