@@ -1,7 +1,7 @@
 """The whole way from movies to an averaged particle: real Slurm, Apptainer, RELION and schemer.
 
-WarpTools, cryoCARE and pytom are doubles, run in a container each as a site would; WarpTools' jobs
-become arrays on the GPU partition. The gold beads of the example data are the particles.
+WarpTools, cryoCARE and pytom are doubles, run in a container each as a site would; their jobs go
+to the GPU partition, not as arrays. The gold beads of the example data are the particles.
 """
 
 from __future__ import annotations
