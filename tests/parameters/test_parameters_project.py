@@ -157,7 +157,10 @@ def test_a_file_of_a_newer_version_is_refused(project: ProjectParameters) -> Non
         ({"jobs": []}, "jobs = []: must be a group of parameters, { ... }"),
         ({"jobs": {"tsAlignment": 3}}, "jobs.tsAlignment = 3: must be a group of parameters"),
         ({"microscope": [1]}, "microscope = [1]: must be a group of parameters"),
-        ({"origins": {"data.mdocs": {"source": "me"}}}, "must be 'default', 'mdoc', 'preset' or 'user'"),
+        (
+            {"origins": {"data.mdocs": {"source": "me"}}},
+            "must be 'default', 'mdoc', 'preset' or 'user'",
+        ),
     ],
 )
 def test_a_part_of_the_wrong_shape_is_refused(
