@@ -22,6 +22,7 @@ TOMO_DENOISE = "TomogramGroupMetadata.star.relion.tomo.denoise"
 # RELION has no such jobs; its GUI takes these for what they are, tables of tilt series.
 TOMO_DENOISE_TRAIN = "TomogramGroupMetadata.star.relion.tomo.denoisetrain"
 TOMO_TEMPLATE_MATCHING = "TomogramGroupMetadata.star.relion.tomo.templatematching"
+TOMO_MEMBRANES = "TomogramGroupMetadata.star.relion.tomo.membranesegmentation"
 TOMO_CANDIDATES = "TomogramGroupMetadata.star.relion.tomo.candidates"
 TOMO_WARP_IMPORT = "TomogramGroupMetadata.star.relion.tomo.warpimport"
 DENOISING_MODEL = "ParamsData.targz.cryocare.model"
@@ -223,6 +224,14 @@ DENOISE_PREDICT = JobType(
     outputs=(OutputNode("tomograms.star", TOMO_DENOISE),),
     parallel_over="tilts",
 )
+MEMBRANE_SEGMENTATION = JobType(
+    name="membraneSegmentation",
+    title="Membrane segmentation",
+    summary="Finds the membranes of every tomogram with a trained network.",
+    inputs=(InputSlot("tomograms", (TOMO_DENOISE, TOMO_RECONSTRUCT)),),
+    outputs=(OutputNode("tomograms.star", TOMO_MEMBRANES),),
+    parallel_over="tilts",
+)
 TEMPLATE_MATCHING = JobType(
     name="templateMatching",
     title="Template matching",
@@ -312,6 +321,7 @@ CATALOGUE: dict[str, JobType] = {
         TS_RECONSTRUCT,
         DENOISE_TRAIN,
         DENOISE_PREDICT,
+        MEMBRANE_SEGMENTATION,
         TEMPLATE_MATCHING,
         EXTRACT_CANDIDATES,
         SUBTOMO_EXTRACTION,

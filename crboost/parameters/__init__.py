@@ -22,6 +22,7 @@ from crboost.parameters.jobs import (
     job_type_of,
     unused_by_tool,
 )
+from crboost.parameters.membrain_jobs import MembraneSegmentation
 from crboost.parameters.microscope import Microscope
 from crboost.parameters.origin import Origin
 from crboost.parameters.project import (
@@ -61,6 +62,7 @@ __all__ = [
     "FsMotionAndCtf",
     "ImportMovies",
     "JobParameters",
+    "MembraneSegmentation",
     "Microscope",
     "MotionCorr",
     "Origin",

@@ -17,6 +17,7 @@ from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import closest, field, field_facts
 from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
+from crboost.parameters.membrain_jobs import MembraneSegmentation
 from crboost.parameters.per_series import WarpArguments
 from crboost.parameters.relion_jobs import RELION_MODELS
 from crboost.parameters.shaped_text import (
@@ -473,6 +474,7 @@ _MODELS: tuple[type[JobParameters], ...] = (
     TiltFilter,
     DenoiseTrain,
     DenoisePredict,
+    MembraneSegmentation,
     TemplateMatching,
     ExtractCandidates,
     *RELION_MODELS,

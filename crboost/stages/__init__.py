@@ -10,6 +10,7 @@ from crboost.stages.base import Context, SeriesInput, Stage
 from crboost.stages.cpu import CpuAlign, CpuFrames, CpuReconstruct
 from crboost.stages.cryocare import CryoCarePredict, CryoCareTrain
 from crboost.stages.import_movies import ImportMovies
+from crboost.stages.membrain import MembrainSegment
 from crboost.stages.pytom import PytomExtract, PytomMatch
 from crboost.stages.stack_align import AreTomoAlign, ImodAlign
 from crboost.stages.tilt_filter import CpuTiltFilter
@@ -34,6 +35,7 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("tsReconstruct", "warp"): WarpReconstruct(),
     ("denoiseTrain", "cryocare"): CryoCareTrain(),
     ("denoisePredict", "cryocare"): CryoCarePredict(),
+    ("membraneSegmentation", "membrain"): MembrainSegment(),
     ("templateMatching", "pytom"): PytomMatch(),
     ("extractCandidates", "pytom"): PytomExtract(),
 }
