@@ -107,6 +107,7 @@ def _tools(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
         judge_binds,
         judge_container_engine,
         judge_ctffind,
+        judge_helpers,
         judge_tool,
         missing_binds,
     )
@@ -130,6 +131,7 @@ def _tools(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
             if finding.status != "failed":
                 images_usable.add(name)
             yield finding
+            yield from judge_helpers(facts)
     if "relion" in images_usable:
         yield judge_ctffind(settings, ask_ctffind(settings, environ))
 

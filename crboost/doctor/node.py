@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from crboost import __version__
-from crboost.doctor.tools import PROGRAMS, programs_of
+from crboost.doctor.programs import PROGRAMS
+from crboost.doctor.tools import programs_of
 from crboost.files import write_json
 from crboost.relion.markers import Marker, write_marker
 from crboost.settings import Settings, ToolSettings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,39 +11,21 @@ from pathlib import Path
 from crboost.containers import clean_environment, wrap
 from crboost.doctor.findings import Finding, failed, ok, warning
 from crboost.doctor.probe import last_words, run
+from crboost.doctor.programs import (
+    HELPERS,
+    PROGRAMS,
+    Program,
+    is_known,
+    known_versions,
+    version_in,
+    version_question,
+)
 from crboost.scheduler.ask import NOT_FOUND, TIMED_OUT, Answer
 from crboost.settings import BindSetting, Settings
 
 #: An image on a cold file system takes its time.
 ANSWER_S = 60.0
 OLDEST_RELION = 5
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program by which a tool is known.
-
-    Attributes:
-        version: its arguments for telling its version; empty: it is only looked for.
-    """
-
-    name: str
-    version: tuple[str, ...] = ()
-
-
-#: The first is what the settings' `executable` replaces.
-PROGRAMS: Mapping[str, tuple[Program, ...]] = {
-    "cpu": (Program("python3", ("-c", "import crboost.cpu; print(crboost.__version__)")),),
-    "relion": (Program("relion_schemer", ("--version",)), Program("relion_refine", ("--version",))),
-    "warp": (Program("WarpTools", ("--version",)),),
-    "aretomo2": (Program("AreTomo2"),),
-    "aretomo3": (Program("AreTomo3"),),
-    "imod": (Program("imodinfo"),),
-    "cryocare": (Program("cryoCARE_train.py"),),
-    "pytom": (Program("pytom_match_template.py"),),
-    "membrain": (Program("membrain"),),
-    "ctffind": (Program("ctffind"),),
-}
 
 
 @dataclass(frozen=True)
@@ -57,6 +38,8 @@ class ToolFacts:
         starts: what `true` in the image said; None for a native tool, or without an image.
         answers: by program, what it said.
         declared: the version in the settings.
+        told: what was said to the question for the version, where the programs are not asked.
+        helpers: by program that the tool itself calls, whether it was found.
     """
 
     name: str
@@ -65,6 +48,8 @@ class ToolFacts:
     starts: Answer | None = None
     answers: Mapping[str, Answer] | None = None
     declared: str | None = None
+    told: Answer | None = None
+    helpers: Mapping[str, Answer] | None = None
 
 
 def missing_binds(settings: Settings) -> list[tuple[str, Path]]:
@@ -125,9 +110,21 @@ def ask_tool(name: str, settings: Settings, environ: Mapping[str, str]) -> ToolF
     tool = settings.tools[name]
     image = tool.image if settings.containers.engine != "none" else None
     programs = programs_of(name, tool.executable)
+    question = version_question(name, programs[0].name)
+    helpers = [Program(helper) for helper in HELPERS.get(name, ())]
     if image is None:
-        answers = {program.name: _ask_native(program, tool.environment) for program in programs}
-        return ToolFacts(name, None, answers=answers, declared=tool.version)
+
+        def natively(argv: Sequence[str]) -> Answer:
+            return run(argv, timeout_s=ANSWER_S, environ={**os.environ, **tool.environment})
+
+        return ToolFacts(
+            name,
+            None,
+            answers={one.name: _ask_native(one, tool.environment) for one in programs},
+            declared=tool.version,
+            told=natively(question) if question else None,
+            helpers={one.name: _ask_native(one, tool.environment) for one in helpers},
+        )
     if not image.exists():
         return ToolFacts(name, image, "there is no such image on this machine")
     if not os.access(image, os.R_OK):
@@ -139,10 +136,18 @@ def ask_tool(name: str, settings: Settings, environ: Mapping[str, str]) -> ToolF
         return run(command, timeout_s=ANSWER_S, environ=outside)
 
     starts = inside("true")
-    answers = {}
-    if starts.code == 0:
-        answers = {program.name: inside(*_words(program)) for program in programs}
-    return ToolFacts(name, image, "", starts, answers, tool.version)
+    if starts.code != 0:
+        return ToolFacts(name, image, "", starts, {}, tool.version)
+    return ToolFacts(
+        name,
+        image,
+        "",
+        starts,
+        {program.name: inside(*_words(program)) for program in programs},
+        tool.version,
+        inside(*question) if question else None,
+        {helper.name: inside(*_words(helper)) for helper in helpers},
+    )
 
 
 def programs_of(name: str, executable: str | None) -> list[Program]:
@@ -188,24 +193,51 @@ def judge_tool(facts: ToolFacts, *, modules: bool = False) -> Finding:
             "try `apptainer exec IMAGE true`; a bind that is missing, an image that was copied "
             "in part, or user namespaces that are switched off are the usual reasons",
         )
-    versions: list[str] = []
-    for program, answer in (facts.answers or {}).items():
-        problem = _program_problem(program, answer)
-        if problem and modules and facts.image is None:
-            return warning(
-                check,
-                f"{problem} here; the jobs' modules may bring it",
-                "load the modules before `crboost doctor` to have it checked",
-            )
-        if problem:
-            return failed(
-                check,
-                f"{problem} ({where})",
-                f"set {check}.executable to its path"
-                + (" in the image, or take an image that has it" if facts.image else ""),
-            )
-        versions.append(_version_in(answer.out))
+    said = facts.answers or {}
+    problems = {program: _program_problem(program, answer) for program, answer in said.items()}
+    wrong = [problem for problem in problems.values() if problem]
+    if wrong and modules and facts.image is None:
+        return warning(
+            check,
+            f"{wrong[0]} here; the jobs' modules may bring it",
+            "load the modules before `crboost doctor` to have it checked",
+        )
+    if wrong:
+        others = [program for program, problem in problems.items() if problem][1:]
+        more = f"; nor {', '.join(others)}" if others else ""
+        return failed(
+            check,
+            f"{wrong[0]}{more} ({where})",
+            f"set {check}.executable to its path"
+            + (" in the image, or take an image that has it" if facts.image else ""),
+        )
+    versions = [version_in(answer.out) for answer in said.values()]
+    if facts.told is not None and facts.told.code == 0:
+        versions.insert(0, version_in(facts.told.out))
     return _judge_version(check, facts, next(filter(None, versions), ""), where)
+
+
+def judge_helpers(facts: ToolFacts) -> list[Finding]:
+    """Findings on the programs that a tool calls itself, for some of its work."""
+    check = f"tools.{facts.name}.calls"
+    if not facts.helpers or any(
+        _program_problem(program, answer) for program, answer in (facts.answers or {}).items()
+    ):
+        return []
+    where = str(facts.image or "on this machine")
+    absent = [name for name, answer in facts.helpers.items() if answer.code != 0]
+    if not absent:
+        return [ok(check, f"{', '.join(facts.helpers)} ({where})")]
+    uses = dict.fromkeys(HELPERS[facts.name][name] for name in absent)
+    return [
+        warning(
+            check,
+            f"{', '.join(absent)} cannot be found ({where}): not possible are {'; '.join(uses)}",
+            f"take an image that has them: {facts.name} runs them where it runs itself"
+            if facts.image
+            else "put them on PATH, or leave these methods alone",
+        )
+    ]
 
 
 def _program_problem(program: str, answer: Answer) -> str:
@@ -218,11 +250,6 @@ def _program_problem(program: str, answer: Answer) -> str:
     return ""
 
 
-def _version_in(text: str) -> str:
-    match = re.search(r"\d+\.\d+[\w.+-]*", text)
-    return match[0] if match and not text.startswith("/") else ""
-
-
 def _judge_version(check: str, facts: ToolFacts, version: str, where: str) -> Finding:
     said = f"{facts.name} {version or 'is there'} ({where})"
     if facts.name == "relion" and version and int(version.split(".")[0]) < OLDEST_RELION:
@@ -230,6 +257,21 @@ def _judge_version(check: str, facts: ToolFacts, version: str, where: str) -> Fi
     if facts.declared and version and not version.startswith(facts.declared):
         return warning(
             check, f"{said}, but {check}.version = {facts.declared!r}", "correct the settings"
+        )
+    known = ", ".join(known_versions(facts.name))
+    if version and not is_known(facts.name, version):
+        return warning(
+            check,
+            f"{said}: crboost's commands were made for {known}",
+            "take one of these; with another version a command may be refused, or mean something "
+            "else",
+        )
+    if facts.name == "warp" and not facts.declared:
+        meant = f'"{version}"' if version else f"one of {known}"
+        return warning(
+            check,
+            f"{said}, but {check}.version is not set: plans accept options of any version",
+            f"{check}.version = {meant}",
         )
     return ok(check, said)
 

@@ -206,6 +206,13 @@ class ExtractCandidates(JobParameters):
     tophat_bins: int = field(
         50, title="Tophat bins", description="Of the scores' histogram.", ge=10, le=10_000
     )
+    use_gpu: bool = field(
+        True,
+        title="Use GPUs",
+        description="The work needs none, but pytom-match-pick does not start without a GPU's "
+        "driver.",
+        resource=True,
+    )
     array_throttle: int = field(
         16,
         title="Array limit",
