@@ -1,4 +1,4 @@
-"""Files that come with crboost: templates, deployments, examples."""
+"""Files that come with crboost: templates, deployments, examples, container recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from crboost.errors import CrboostError
 
 
 def resource_directory(name: str) -> Path:
-    """The directory `qsub`, `deployments`, `presets` or `examples`, installed or in a checkout.
+    """The directory `qsub`, `deployments`, `presets`, `containers` or `examples`, wherever it is.
 
     Raises:
         CrboostError: the installation lacks it.
