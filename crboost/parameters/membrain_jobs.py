@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 from crboost.parameters.base import field
 from crboost.parameters.job_base import JobParameters
 
-#: The network halves its windows five times (`segment.py` of membrain-seg refuses others).
+#: The network halves its windows five times; `segment.py` of membrain-seg refuses others. With 32
+#: px a single voxel is left, and PyTorch's normalization ends with an error (seen).
 WINDOW_STEP_PX = 32
 
 
@@ -88,7 +89,7 @@ class MembraneSegmentation(JobParameters):
         description="Edge of what the network sees at once, a multiple of 32; smaller ones need "
         "less GPU memory (160: 8 GB) and find less.",
         unit="px",
-        ge=32,
+        ge=64,
         le=512,
     )
     use_gpu: bool = field(

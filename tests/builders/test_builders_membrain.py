@@ -84,8 +84,8 @@ def test_what_cannot_be_done_is_refused(values: dict[str, object], message: str)
         segment(**values)
 
 
-@pytest.mark.parametrize("size", [0, 33, 100, 1024])
-def test_windows_are_multiples_of_32(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 32, 65, 100, 1024])
+def test_windows_are_multiples_of_32_and_not_32(size: int) -> None:
     with pytest.raises(ParameterError, match="sliding_window_size_px"):
         segment(sliding_window_size_px=size)
 

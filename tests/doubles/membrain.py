@@ -2,9 +2,9 @@
 
 What is dark in a smoothed tomogram is membrane; its score is how many standard deviations darker
 than the mean it is, less two. The model is not read, but has to be there. As the real one it ends
-with 1 and a trace on any error, asks on the terminal for what is required and missing (and aborts
-where there is none), and names the segmentation after tomogram and model. DOUBLES_FAIL names
-tomograms to fail on.
+with 1 and a trace on any error, with 0 where it is given nothing at all, asks on the terminal for
+what is required and missing (and aborts where there is none), and names the segmentation after
+tomogram and model. DOUBLES_FAIL names tomograms to fail on.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def segment(options: dict[str, str | bool]) -> None:
         raise FileNotFoundError(model)
     if int(options["--sliding-window-size"]) % 32:
         raise OSError("Sliding window size must be multiple of 32°!")
+    if int(options["--sliding-window-size"]) == 32:
+        raise ValueError("Expected more than 1 spatial element when training")
     if is_to_fail(tomogram.as_posix()):
         raise RuntimeError("CUDA out of memory.")
     with mrcfile.open(tomogram, permissive=True) as volume:
@@ -80,6 +82,9 @@ def smallest_integers(data: np.ndarray) -> np.ndarray:
 
 
 def main(words: Sequence[str]) -> int:
+    if words in (["segment"], []):
+        print("Usage: membrain segment [OPTIONS]")
+        return 0
     problems = check(["membrain", *words])
     if any(" needs --" in problem for problem in problems):
         print("Path to the tomogram to be segmented: Aborted.", file=sys.stderr)
