@@ -183,15 +183,22 @@ def test_a_lock_is_seen(tmp_path: Path) -> None:
 def test_the_node_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / LOCK).touch()
-    settings = Settings.model_validate({"tools": {"imod": {"executable": "/no/imodinfo"}}})
+    settings = Settings.model_validate({"tools": {"ctffind": {"executable": "/no/ctffind"}}})
     (tmp_path / SETTINGS).write_text(settings.model_dump_json())
     job = tmp_path / "job001"
     job.mkdir()
     main(["--o", f"{job}/", "--j", "1"])
     report = json.loads((job / REPORT).read_text())
     assert (report["user"], report["lock_seen"]) == (os.getuid(), False)
-    assert report["absent"] == ["tools.imod: /no/imodinfo"]
+    assert report["absent"] == ["tools.ctffind: /no/ctffind"]
     assert read_marker(job) is Marker.SUCCESS
+
+
+def test_a_tool_needs_each_of_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/no/directory")
+    settings = Settings.model_validate({"tools": {"imod": {"executable": "/no/imodinfo"}}})
+    assert absent(settings)[0] == "tools.imod: /no/imodinfo"
+    assert "tools.imod: batchruntomo" in absent(settings)
 
 
 def test_what_is_absent() -> None:

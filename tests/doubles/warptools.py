@@ -26,6 +26,7 @@ from typing import Any
 
 import mrcfile
 import numpy as np
+from doubles.failing import is_to_fail
 
 from crboost.builders.contract import check, contract
 from crboost.cpu.commands import run_align, run_frames, run_reconstruct
@@ -48,7 +49,6 @@ from crboost.translate.warp_tilt_series import (
     write_warp_tilt_series,
 )
 from crboost.translate.warp_xml import movie_stem
-from doubles.failing import is_to_fail
 
 Options = dict[str, Any]
 
