@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -226,11 +227,13 @@ sys.exit(run_job(Request(project, sys.argv[1], Path(sys.argv[2]), sys.argv[3], s
 """
 
 
-def start(request: Request) -> subprocess.Popen[bytes]:
+def start(request: Request, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """The driver as a process of its own, as on a compute node."""
     arguments = [request.job, str(request.snapshot), request.node, request.fingerprint]
     return subprocess.Popen(
-        [sys.executable, "-c", START, *arguments, str(request.input_star)], cwd=request.project
+        [sys.executable, "-u", "-c", START, *arguments, str(request.input_star)],
+        cwd=request.project,
+        stdout=output,
     )
 
 
@@ -276,14 +279,16 @@ def test_kill_leaves_no_marker_and_the_next_start_goes_on(copy: Project) -> None
     assert again == finished
 
 
-def test_a_second_driver_waits_and_does_nothing(copy: Project) -> None:
+def test_a_second_driver_waits_and_does_nothing(copy: Project, tmp_path: Path) -> None:
     request = request_for(copy, "tsAlignment", 3, output(2, "fsMotionAndCtf"))
     (request.directory / "RELION_JOB_EXIT_SUCCESS").unlink()
     before = (request.directory / "crboost_job.json").read_text()
     with driver_lock(request.directory, print) as waited:
         assert not waited
-        process = start(request)
-        time.sleep(1.5)
+        said = tmp_path / "said"
+        with said.open("wb") as stream:
+            process = start(request, stream)
+        wait_for(lambda: "another driver is at work" in said.read_text(), 60)
         assert process.poll() is None
         (request.directory / "RELION_JOB_EXIT_SUCCESS").touch()
     assert process.wait(timeout=20) == 0

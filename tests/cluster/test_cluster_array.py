@@ -195,7 +195,11 @@ def test_a_tilt_series_that_cannot_be_done_fails_alone(
 
 def test_several_tilt_series_share_a_gpu(bench: ArrayBench) -> None:
     """As a tool with GPUs would be run; here only the tasks' resources are a GPU's."""
-    bench.behave('echo "$CUDA_VISIBLE_DEVICES" >>gpus.txt\n')
+    # Both stay until both are there.
+    bench.behave(
+        'echo "$CUDA_VISIBLE_DEVICES" >>gpus.txt\n'
+        "for i in $(seq 300); do [ $(wc -l <gpus.txt) = 2 ] && break; sleep 0.2; done\n"
+    )
     run = bench.make_run()
     bench.site.set(scheduler={"jobs": {NODE: {"per_gpu": 3, "partition": "gpu"}}})
     settings = load_settings()

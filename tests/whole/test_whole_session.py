@@ -127,7 +127,7 @@ def session(
         elif chromium_program() or os.environ.get(REQUIRED_VARIABLE) == "1":
             browser = request.getfixturevalue("chromium")
             made.pages["running"] = look_at_the_first_run(made, browser)
-        wait_until(lambda: is_done(made), 240, "every series has its tomogram")
+        wait_until(lambda: is_done(made), 480, "every series has its tomogram")
         if made.pages:
             made.pages["done"] = look_at_the_last_run(made, browser)
         microscope.join(timeout=10)
