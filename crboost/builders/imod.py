@@ -34,12 +34,13 @@ def stack(series: TiltSeries, out: str, *, shrink: float, clears: tuple[str, ...
     The tilt angles are beside it, `<out>/<series>.rawtlt`, one line for each image.
 
     Args:
-        shrink: how much smaller the images become, with antialiasing; 1: not at all.
+        shrink: how much smaller the images become, with antialiasing, as `shrinkage` says; 1: not
+            at all.
     """
     images = [seen_from(out, image_name(row)) for row in by_angle(series).rows]
     argv = [
         *("newstack", "-mode", "2"),
-        *(("-shrink", number(round(shrink, 6))) if shrink > 1.0001 else ()),
+        *(("-shrink", number(shrink)) if shrink > 1 else ()),
         *(images or ["<images>"]),
         f"{series.name}.st",
     ]
@@ -139,7 +140,7 @@ def directive_text(series: TiltSeries, parameters: EffectiveParameters, job: TsA
 
 
 def shrinkage(series: TiltSeries, parameters: EffectiveParameters, job: TsAlignment) -> float:
-    """How much smaller than the images the aligned stack is.
+    """How much smaller than the images the aligned stack is: the number that `newstack` gets.
 
     Raises:
         ParameterError: it would be larger.
@@ -152,7 +153,8 @@ def shrinkage(series: TiltSeries, parameters: EffectiveParameters, job: TsAlignm
             f"{number(pixel)} Å per pixel, and are not enlarged",
             hint=f"set it to at least {number(pixel)}",
         )
-    return angpix / pixel
+    factor = angpix / pixel
+    return round(factor, 6) if factor > 1.0001 else 1.0
 
 
 def by_angle(series: TiltSeries) -> TiltSeries:

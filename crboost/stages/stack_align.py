@@ -16,7 +16,7 @@ from crboost.stages.tomograms import map_header
 from crboost.tilt_name import tilt_name
 from crboost.translate.alignment import aligned_output
 from crboost.translate.aln import aln_alignments, read_aln
-from crboost.translate.image_stack import ImageStack
+from crboost.translate.image_stack import Centre, ImageStack
 from crboost.translate.imod import (
     distorted,
     imod_alignments,
@@ -54,7 +54,8 @@ class AreTomoAlign(FromStar):
         ending = ".st.aln" if self._version == 2 else ".aln"
         names = _stack_order(series)
         found = read_aln(directory / f"{series.name}{ending}", images=len(names))
-        alignments = aln_alignments(names, found, _stack(context, series))
+        stack = _stack(context, series, "half")
+        alignments = aln_alignments(names, found, stack)
         return aligned_output(series.rows, alignments, f"AreTomo{self._version}")
 
 
@@ -77,7 +78,7 @@ class ImodAlign(FromStar):
         transforms = read_xf(base.with_name(f"{series.name}.xf"), count=len(names))
         angles = read_angles(base.with_name(f"{series.name}.tlt"), count=len(names))
         x_tilts = base.with_name(f"{series.name}.xtilt")
-        stack = _stack(context, series)
+        stack = _stack(context, series, "middle")
         alignments = imod_alignments(
             names,
             transforms,
@@ -92,9 +93,7 @@ class ImodAlign(FromStar):
             series.rows,
             alignments,
             f"IMOD, {context.parameters.job_as(TsAlignment).method}",
-            residual_px=None
-            if residual is None
-            else residual * stack.pixel_size_angstrom[0] / pixel,
+            residual_px=None if residual is None else residual * stack.pixel_size_angstrom / pixel,
         )
         bent = [(f"tilt image {name}", "IMOD stretched it; RELION's tables cannot say so")
                 for name in distorted(names, transforms)]  # fmt: skip
@@ -110,17 +109,27 @@ def _stack_order(series: SeriesInput) -> list[str]:
     return [tilt_name(row) for row in imod.by_angle(_tilt_series(series)).rows]
 
 
-def _stack(context: Context, series: SeriesInput) -> ImageStack:
-    """Where the stack's pixels lie in the images; IMOD's newstack keeps the images' edges.
+def _stack(context: Context, series: SeriesInput, centre: Centre) -> ImageStack:
+    """Where the pixels of the stack that `newstack` made lie in the images.
+
+    Args:
+        centre: from where the program that aligned it counts.
 
     Raises:
         FileFormatError: stack or image is no MRC file.
-        ToolError: the stack does not hold every image.
+        ToolError: the stack does not hold every image, or is not as small as was asked for.
     """
+    known = _tilt_series(series)
+    factor = imod.shrinkage(known, context.parameters, context.parameters.job_as(TsAlignment))
     file = f"{context.tool_directory(series.name)}/{series.name}.st"
     (width, height, images), _ = map_header(context.project / file)
     if images != len(series.rows):
         raise ToolError(f"{file} holds {images} images, {len(series.rows)} expected")
     (x, y, _), _ = map_header(context.project / Path(str(series.rows[0]["rlnMicrographName"])))
-    pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
-    return ImageStack.of((x, y), pixel, (width, height), sampling="averaged", centre="middle")
+    if max(abs(x / factor - width), abs(y / factor - height)) > 1:
+        raise ToolError(
+            f"{file} has images of {width} x {height} pixels, {x} x {y} shrunk {factor} times "
+            "were expected"
+        )
+    pixel = optics_of(known, context.parameters).pixel_size_angstrom
+    return ImageStack.shrunk((x, y), pixel, factor, centre=centre)

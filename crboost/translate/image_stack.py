@@ -1,7 +1,7 @@
 """Where a pixel of the stack that a tool aligned lies in the full-size tilt image. Pure.
 
-Tools align a small copy of the tilt images, and count from a centre of their own. Both matter: with
-the images Fourier-cropped eight-fold, half a pixel of the stack is four of the image.
+Tools align a small copy of the tilt images, and count from a centre of their own. Both matter: in
+images shrunk eight-fold, half a pixel of the stack is four of the image.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ from typing import Literal
 
 from crboost.errors import CrboostError
 
-#: How the stack was made. `cropped` (in Fourier space: Warp, RELION) keeps the centre of pixel 0
-#: where it was; `averaged` (IMOD's binning) keeps the image's edges.
-Sampling = Literal["cropped", "averaged"]
-
-#: A tool's centre of n pixels, as a pixel index: `middle` (n - 1) / 2 (IMOD, AreTomo: the middle
-#: between the edges), `half` n / 2 (Warp), `whole` n // 2 (RELION, crboost).
-Centre = Literal["middle", "half", "whole"]
+#: A tool's centre of n pixels, as a pixel index: `middle` (n - 1) / 2 (IMOD: the middle between
+#: the edges), `half` n / 2 (AreTomo).
+Centre = Literal["middle", "half"]
 
 
 @dataclass(frozen=True)
@@ -25,62 +21,61 @@ class ImageStack:
     """Stack pixels from the tool's centre <-> Angstrom from RELION's centre of the full image.
 
     Attributes:
-        pixel_size_angstrom: of the stack, (x, y).
+        pixel_size_angstrom: of the stack.
         origin_angstrom: the tool's centre seen from RELION's, (x, y).
     """
 
-    pixel_size_angstrom: tuple[float, float]
+    pixel_size_angstrom: float
     origin_angstrom: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def plain(cls, pixel_size_angstrom: float) -> ImageStack:
         """Centres taken as the same point: what RELION's own import and Warp's do."""
-        return cls((pixel_size_angstrom, pixel_size_angstrom))
+        return cls(pixel_size_angstrom)
 
     @classmethod
-    def of(
+    def shrunk(
         cls,
         image_size_px: tuple[int, int],
         image_pixel_size_angstrom: float,
-        stack_size_px: tuple[int, int],
+        factor: float,
         *,
-        sampling: Sampling,
         centre: Centre,
     ) -> ImageStack:
-        """The stack of a tool whose rules are known.
+        """The stack that IMOD's `newstack -shrink <factor>` made.
 
-        The stack's pixel is the image's times the ratio of the sizes: a stack is as wide as its
-        image, whatever rounded pixel size its header says.
+        It has int(n / factor) pixels along an axis, each exactly `factor` of the image's wide;
+        what is left over is trimmed from both ends alike (`newstack.f90`, `getReducedSize`;
+        `irdreduced.f90`). So the middle stays the middle, whatever the sizes.
 
         Args:
             image_size_px: of the full-size tilt image, (x, y).
             image_pixel_size_angstrom: of the full-size tilt image.
-            stack_size_px: of the tool's images, (x, y).
+            factor: as given to `newstack`; 1 for images that were only put together.
+            centre: from where the tool counts.
         """
-        if min(*image_size_px, *stack_size_px) < 1 or image_pixel_size_angstrom <= 0:
+        if min(image_size_px) < 1 or image_pixel_size_angstrom <= 0 or factor < 1:
             raise CrboostError(
-                f"image of {image_size_px} pixels of {image_pixel_size_angstrom} A, stack of "
-                f"{stack_size_px} pixels: sizes must be positive"
+                f"image of {image_size_px} pixels of {image_pixel_size_angstrom} A, shrunk "
+                f"{factor} times: sizes must be positive, and the factor at least 1"
             )
-        scales, origins = [], []
-        for image, stack in zip(image_size_px, stack_size_px, strict=True):
-            ratio = image / stack
-            index = {"middle": (stack - 1) / 2, "half": stack / 2, "whole": stack // 2}[centre]
-            full = index * ratio if sampling == "cropped" else (index + 0.5) * ratio - 0.5
-            scales.append(ratio * image_pixel_size_angstrom)
-            origins.append((full - image // 2) * image_pixel_size_angstrom)
-        return cls((scales[0], scales[1]), (origins[0], origins[1]))
+        ahead = {"middle": 0.0, "half": 0.5}[centre] * factor
+        x, y = (
+            ((size - 1) / 2 + ahead - size // 2) * image_pixel_size_angstrom
+            for size in image_size_px
+        )
+        return cls(factor * image_pixel_size_angstrom, (x, y))
 
     def shift_angstrom(self, offset_px: tuple[float, float]) -> tuple[float, float]:
         """RELION's shift of a specimen whose centre the tool sees at `offset_px` from its own."""
         return (
-            self.origin_angstrom[0] + offset_px[0] * self.pixel_size_angstrom[0],
-            self.origin_angstrom[1] + offset_px[1] * self.pixel_size_angstrom[1],
+            self.origin_angstrom[0] + offset_px[0] * self.pixel_size_angstrom,
+            self.origin_angstrom[1] + offset_px[1] * self.pixel_size_angstrom,
         )
 
     def offset_px(self, shift_angstrom: tuple[float, float]) -> tuple[float, float]:
         """The inverse of `shift_angstrom`."""
         return (
-            (shift_angstrom[0] - self.origin_angstrom[0]) / self.pixel_size_angstrom[0],
-            (shift_angstrom[1] - self.origin_angstrom[1]) / self.pixel_size_angstrom[1],
+            (shift_angstrom[0] - self.origin_angstrom[0]) / self.pixel_size_angstrom,
+            (shift_angstrom[1] - self.origin_angstrom[1]) / self.pixel_size_angstrom,
         )

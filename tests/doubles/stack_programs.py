@@ -89,20 +89,21 @@ def newstack(words: Sequence[str]) -> int:
             images.append(np.asarray(opened.data, dtype=np.float32))
             pixel = float(opened.voxel_size.x)
     if shrink > 1:
-        height, width = (int(length / shrink) for length in images[0].shape)
-        images = [shrunk(image, (height, width), shrink) for image in images]
+        images = [shrunk(image, shrink) for image in images]
     with mrcfile.new(output, np.stack(images), overwrite=True) as made:
         made.voxel_size = pixel * shrink
     return 0
 
 
-def shrunk(image: np.ndarray, shape: tuple[int, int], shrink: float) -> np.ndarray:
-    """An antialiased smaller image with the same edges."""
+def shrunk(image: np.ndarray, shrink: float) -> np.ndarray:
+    """An antialiased smaller image, trimmed as newstack.f90, getReducedSize, does."""
     smooth = ndimage.gaussian_filter(image, shrink / 2.5)
-    # Sample the middles of the new pixels, where those lie among the old ones.
-    axes = [
-        (np.arange(n) + 0.5) * (old / n) - 0.5 for n, old in zip(shape, image.shape, strict=True)
-    ]
+    axes = []
+    for old in image.shape:
+        new = int(old / shrink)
+        left_over = (old - new * shrink) / 2
+        # The middles of the new pixels, where those lie among the old ones.
+        axes.append(left_over + (np.arange(new) + 0.5) * shrink - 0.5)
     grid = np.meshgrid(*axes, indexing="ij")
     sampled: np.ndarray = ndimage.map_coordinates(smooth, grid, order=3, mode="nearest")
     return sampled.astype(np.float32)
@@ -173,7 +174,7 @@ def aretomo(version: int, words: Sequence[str]) -> int:
                                   one.y_shift_angstrom)
             for one in found
         ]  # fmt: skip
-    geometry = ImageStack.of(size, pixel, size, sampling="averaged", centre="middle")
+    geometry = ImageStack.shrunk(size, pixel, 1.0, centre="half")
     made = aln_file(found, geometry, size, angles)
     write_aln(Path(f"{name}.aln"), made, first_section=0 if version == 2 else 1)
     return 0
@@ -209,7 +210,7 @@ def submfg(words: Sequence[str]) -> int:
         one or TiltAlignment(0.0, angle, axis, 0.0, 0.0)
         for one, angle in zip(found, angles, strict=True)
     ]
-    geometry = ImageStack.of(size, pixel, size, sampling="averaged", centre="middle")
+    geometry = ImageStack.shrunk(size, pixel, 1.0, centre="middle")
     files = imod_files(whole, geometry)
     write_xf(Path(f"{name}.xf"), files.transforms)
     write_angles(Path(f"{name}.tlt"), files.angles_deg)

@@ -437,7 +437,13 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
         write_angles(stack / f"{item.stem}.rawtlt", angles)
         if local:
             small = tuple(round(length * job.pixel / o["angpix"]) for length in size)
-            geometry = ImageStack.of(size, job.pixel, small, sampling="cropped", centre="middle")
+            # Fourier cropping leaves the middle of pixel 0 where it was; AreTomo counts from n / 2.
+            ratio = size[0] / small[0]
+            origin = tuple(
+                (n / 2 * ratio - length // 2) * job.pixel
+                for n, length in zip(small, size, strict=True)
+            )
+            geometry = ImageStack(ratio * job.pixel, (origin[0], origin[1]))
             made = aln_file(whole, geometry, small, angles, angle_sign=-1)
             write_aln(stack / f"{item.stem}{local}", made, first_section=int(local == ".aln"))
         else:

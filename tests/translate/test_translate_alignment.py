@@ -11,7 +11,7 @@ from crboost.cpu.geometry import TiltAlignment as RelionTilt
 from crboost.cpu.geometry import specimen_rotation
 from crboost.errors import CrboostError
 from crboost.translate.alignment import TiltAlignment, aligned_output, mean_axis_deg
-from crboost.translate.image_stack import Centre, ImageStack, Sampling
+from crboost.translate.image_stack import Centre, ImageStack
 from crboost.translate.tables import Row
 
 ALIGNED = TiltAlignment(0.0, 3.0, 85.0, 12.0, -7.0)
@@ -70,43 +70,39 @@ def test_rotation_is_relion_s(x_tilt: float, y_tilt: float, z_rot: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("centre", "sampling", "size", "origin_px"),
+    ("centre", "size", "factor", "origin_px"),
     [
-        # by hand: the tool's centre in the full image, twice the stack, minus n // 2
-        ("middle", "cropped", 100, 2 * 49.5 - 100),
-        ("middle", "averaged", 100, 2 * 49.5 + 0.5 - 100),
-        ("half", "cropped", 100, 0.0),
-        ("half", "cropped", 101, 0.0),
-        ("whole", "cropped", 101, -1.0),
-        ("middle", "cropped", 101, 2 * 50 - 101),
+        # by hand: the middle of the image, half a stack pixel ahead for AreTomo, minus n // 2
+        ("middle", 200, 2.0, 99.5 - 100),
+        ("half", 200, 2.0, 99.5 + 1 - 100),
+        ("middle", 1023, 6.0, 0.0),
+        ("half", 1023, 6.0, 3.0),
+        ("middle", 4092, 7.407407, -0.5),
+        ("half", 4092, 1.0, 0.0),
     ],
 )
 def test_where_a_tool_s_centre_lies(
-    centre: Centre, sampling: Sampling, size: int, origin_px: float
+    centre: Centre, size: int, factor: float, origin_px: float
 ) -> None:
-    stack = ImageStack.of((2 * size,) * 2, 1.5, (size,) * 2, sampling=sampling, centre=centre)
+    stack = ImageStack.shrunk((size, size), 1.5, factor, centre=centre)
     assert stack.origin_angstrom == pytest.approx((origin_px * 1.5,) * 2)
-    assert stack.pixel_size_angstrom == (3.0, 3.0)
+    assert stack.pixel_size_angstrom == factor * 1.5
 
 
 @given(
     shift=st.tuples(st.floats(-5000, 5000), st.floats(-5000, 5000)),
     image=st.tuples(st.integers(64, 8192), st.integers(64, 8192)),
-    stack=st.tuples(st.integers(16, 64), st.integers(16, 64)),
-    sampling=st.sampled_from(["cropped", "averaged"]),
-    centre=st.sampled_from(["middle", "half", "whole"]),
+    factor=st.floats(1, 12),
+    centre=st.sampled_from(["middle", "half"]),
 )
 def test_shifts_come_back(
-    shift: tuple[float, float],
-    image: tuple[int, int],
-    stack: tuple[int, int],
-    sampling: Sampling,
-    centre: Centre,
+    shift: tuple[float, float], image: tuple[int, int], factor: float, centre: Centre
 ) -> None:
-    geometry = ImageStack.of(image, 1.35, stack, sampling=sampling, centre=centre)
+    geometry = ImageStack.shrunk(image, 1.35, factor, centre=centre)
     assert geometry.shift_angstrom(geometry.offset_px(shift)) == pytest.approx(shift, abs=1e-6)
 
 
-def test_sizes_that_cannot_be() -> None:
+@pytest.mark.parametrize(("size", "factor"), [((0, 10), 1.0), ((10, 10), 0.5)])
+def test_sizes_that_cannot_be(size: tuple[int, int], factor: float) -> None:
     with pytest.raises(CrboostError, match="sizes must be positive"):
-        ImageStack.of((0, 10), 1.0, (5, 5), sampling="cropped", centre="half")
+        ImageStack.shrunk(size, 1.0, factor, centre="half")

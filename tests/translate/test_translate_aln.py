@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crboost.cpu.geometry import TiltAlignment as RelionTilt
@@ -26,7 +26,7 @@ from crboost.translate.aln import (
     read_aln,
     write_aln,
 )
-from crboost.translate.image_stack import ImageStack, Sampling
+from crboost.translate.image_stack import ImageStack
 
 REAL = os.environ.get("CRBOOST_REAL_FIXTURES")
 real = pytest.mark.skipif(not REAL, reason="CRBOOST_REAL_FIXTURES is not set")
@@ -49,20 +49,35 @@ def written(path: Path, *lines: str) -> Path:
 
 
 def aretomo_pixel(point: np.ndarray, tilt: AlnTilt, size: np.ndarray) -> np.ndarray:
-    """Pixel index where AreTomo sees a point (stack pixels from the volume's middle).
+    """Pixel index, with fractions, of the stack's image that AreTomo takes a point from.
 
-    Back-projection reads the aligned image at x cos + z sin from its middle; correction reads the
-    image at R(axis) q + shift + n / 2, in coordinates whose first pixel has its middle at 0.5.
+    The point is in stack pixels from the volume's middle. Projection matching, which finds the
+    shifts, compares two images about their middle (GReproj.cu, in versions 2 and 3): a volume
+    projected to fX cos + fZ sin, with fX = iX + 0.5 - n * 0.5, and the stack's image corrected by
+    the shifts so far (GCorrPatchShift.cu, mGCorrect).
     """
-    angle, axis = math.radians(tilt.tilt_deg), math.radians(tilt.axis_deg)
-    q = np.array([point[0] * math.cos(angle) + point[2] * math.sin(angle), point[1]])
-    turned = np.array(
-        [
-            q[0] * math.cos(axis) - q[1] * math.sin(axis),
-            q[0] * math.sin(axis) + q[1] * math.cos(axis),
-        ]
+    angle = math.radians(tilt.tilt_deg)
+    aligned_index = (
+        np.array([point[0] * math.cos(angle) + point[2] * math.sin(angle), point[1]])
+        + size * 0.5
+        - 0.5  # of a pixel whose middle is at index + 0.5
     )
-    return turned + np.array(tilt.shift_px) + size * 0.5 - 0.5
+    return mg_correct(aligned_index, tilt, size, size)
+
+
+def mg_correct(
+    output_index: np.ndarray, tilt: AlnTilt, output_size: np.ndarray, size: np.ndarray
+) -> np.ndarray:
+    """mGCorrect, line by line, up to its rounding: the pixel it reads for one of its output.
+
+    It ends with `x = (int)(afXY[0] + 0.5f)`: the pixel whose *index* is nearest to afXY.
+    """
+    axis = math.radians(tilt.axis_deg)
+    x, y = output_index + 0.5 - output_size * 0.5
+    turned = np.array(
+        [x * math.cos(axis) - y * math.sin(axis), x * math.sin(axis) + y * math.cos(axis)]
+    )
+    return turned + np.array(tilt.shift_px) + size * 0.5
 
 
 @settings(max_examples=150, deadline=None)
@@ -70,37 +85,55 @@ def aretomo_pixel(point: np.ndarray, tilt: AlnTilt, size: np.ndarray) -> np.ndar
     axis=st.floats(-180, 180),
     tilt=st.floats(-70, 70),
     offset=st.tuples(st.floats(-300, 300), st.floats(-300, 300)),
-    binning=st.integers(1, 8),
-    stack_size=st.tuples(st.integers(100, 1001), st.integers(100, 1001)),
+    shrink=st.floats(1, 9),
+    image=st.tuples(st.integers(1000, 6000), st.integers(1000, 6000)),
     pixel=st.floats(0.5, 5),
-    sampling=st.sampled_from(["cropped", "averaged"]),
     point=st.tuples(*[st.floats(-400, 400)] * 3),
 )
+@example(85.0, 30.0, (60.0, -60.0), 6.0, (1023, 1440), 4.0, (100.0, 50.0, 30.0))
+@example(85.0, 30.0, (60.0, -60.0), 7.407407, (4092, 5760), 1.35, (100.0, 50.0, 30.0))
 def test_a_point_lands_on_the_same_pixel(
     axis: float,
     tilt: float,
     offset: tuple[float, float],
-    binning: int,
-    stack_size: tuple[int, int],
+    shrink: float,
+    image: tuple[int, int],
     pixel: float,
-    sampling: Sampling,
     point: tuple[float, float, float],
 ) -> None:
-    image = (stack_size[0] * binning, stack_size[1] * binning)
+    """In the stack by AreTomo's kernels, from there to the image by newstack's arithmetic."""
+    size = np.array([int(length / shrink) for length in image])
     aln_tilt = AlnTilt(0, axis, offset, tilt)
-    stack = ImageStack.of(image, pixel, stack_size, sampling=sampling, centre="middle")
-    alignment = aln_alignments(["a"], AlnFile(1, stack_size, (aln_tilt,)), stack)["a"]
+    stack = ImageStack.shrunk(image, pixel, shrink, centre="half")
+    alignment = aln_alignments(["a"], AlnFile(1, None, (aln_tilt,)), stack)["a"]
     assert isinstance(alignment, TiltAlignment)
-    seen = aretomo_pixel(np.array(point), aln_tilt, np.array(stack_size, float))
-    expected = seen * binning if sampling == "cropped" else (seen + 0.5) * binning - 0.5
+    seen = aretomo_pixel(np.array(point), aln_tilt, size)
+    expected = (np.array(image) - size * shrink) / 2 + (seen + 0.5) * shrink - 0.5
     matrix = projection_matrix(
         RelionTilt(0, alignment.y_tilt_deg, alignment.z_rot_deg, *stack_shift(alignment)),
         pixel,
         (0, 0, 0),
         image,
     )
-    got = (matrix @ np.append(np.array(point) * binning, 1.0))[:2]
+    got = (matrix @ np.append(np.array(point) * shrink, 1.0))[:2]
     assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_centre_is_that_of_the_kernel_with_its_rounding() -> None:
+    """A bead in the stack, brought to the middle by mGCorrect as it is: nearest pixels."""
+    size, bead = np.array([200, 200]), np.array([120.0, 90.0])
+    y, x = np.mgrid[:200, :200]
+    image = np.exp(-((x - bead[0]) ** 2 + (y - bead[1]) ** 2) / (2 * 6.0**2))
+    tilt = AlnTilt(0, 85.0, (float(bead[0] - 100.0), float(bead[1] - 100.0)), 0.0)
+    corrected = np.zeros_like(image)
+    for j in range(200):
+        for i in range(200):
+            at = mg_correct(np.array([i, j]), tilt, size, size)
+            column, row = int(at[0] + 0.5), int(at[1] + 0.5)
+            if 0 <= column < 200 and 0 <= row < 200 and at.min() > -0.5:
+                corrected[j, i] = image[row, column]
+    middle = [(corrected * index).sum() / corrected.sum() for index in (x, y)]
+    assert middle == pytest.approx([99.5, 99.5], abs=0.05)
 
 
 def stack_shift(alignment: TiltAlignment) -> tuple[float, float]:
@@ -273,7 +306,7 @@ def test_relion_rows_through_an_aln_and_back(
     tmp_path_factory: pytest.TempPathFactory, found: list[TiltAlignment | None], sign: int
 ) -> None:
     path = tmp_path_factory.mktemp("aln") / "a.aln"
-    stack = ImageStack.of((4093, 4096), 1.5, (511, 512), sampling="cropped", centre="middle")
+    stack = ImageStack.shrunk((4093, 4096), 1.5, 8.0, centre="half")
     angles = [3.0 * i - 9.0 for i in range(len(found))]
     write_aln(path, aln_file(found, stack, (511, 512), angles, angle_sign=sign))
     names = [str(i) for i in range(len(found))]

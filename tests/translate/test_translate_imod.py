@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crboost.cpu.geometry import TiltAlignment as RelionTilt
 from crboost.cpu.geometry import projection_matrix
 from crboost.errors import CrboostError, FileFormatError
 from crboost.translate.alignment import TiltAlignment
-from crboost.translate.image_stack import ImageStack, Sampling
+from crboost.translate.image_stack import ImageStack
 from crboost.translate.imod import (
     AlignLog,
     Transform,
@@ -83,56 +83,40 @@ def relion_pixel(
     return (matrix @ np.append(point_px, 1.0))[:2]
 
 
-def in_image(index: np.ndarray, ratio: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """The stack's pixel in the full image: cropping keeps pixel 0, averaging keeps the edges."""
-    return index * ratio if sampling == "cropped" else (index + 0.5) * ratio - 0.5
-
-
 @settings(max_examples=150, deadline=None)
 @given(
     axis=st.floats(-180, 180),
     tilt=st.floats(-70, 70),
     x_tilt=st.floats(-10, 10),
     offset=st.tuples(st.floats(-300, 300), st.floats(-300, 300)),
-    binning=st.integers(1, 8),
-    stack_size=st.tuples(st.integers(100, 1001), st.integers(100, 1001)),
+    shrink=st.floats(1, 9),
+    image=st.tuples(st.integers(1000, 6000), st.integers(1000, 6000)),
     pixel=st.floats(0.5, 5),
-    sampling=st.sampled_from(["cropped", "averaged"]),
     point=st.tuples(*[st.floats(-400, 400)] * 3),
 )
+@example(85.0, 30.0, 0.0, (60.0, -60.0), 6.0, (1023, 1440), 4.0, (100.0, 50.0, 30.0))
+@example(85.0, 30.0, 0.0, (60.0, -60.0), 7.407407, (4092, 5760), 1.35, (100.0, 50.0, 30.0))
 def test_a_point_lands_on_the_same_pixel(
     axis: float,
     tilt: float,
     x_tilt: float,
     offset: tuple[float, float],
-    binning: int,
-    stack_size: tuple[int, int],
+    shrink: float,
+    image: tuple[int, int],
     pixel: float,
-    sampling: Sampling,
     point: tuple[float, float, float],
 ) -> None:
+    """In the stack by IMOD's model, from there to the image by newstack's arithmetic."""
     cos, sin = math.cos(math.radians(axis)), math.sin(math.radians(axis))
     transform = Transform(cos, sin, -sin, cos, *offset)
-    image = (stack_size[0] * binning, stack_size[1] * binning)
-    stack = ImageStack.of(image, pixel, stack_size, sampling=sampling, centre="middle")
+    stack = ImageStack.shrunk(image, pixel, shrink, centre="middle")
     alignment = imod_alignments(["a"], [transform], [tilt], stack, x_tilts_deg=[x_tilt])["a"]
 
-    size = np.array(stack_size, float)
+    size = np.array([int(length / shrink) for length in image])
     seen = imod_pixel(np.array(point), transform, tilt, x_tilt, size)
-    expected = in_image(seen, np.array([binning, binning]), sampling)
-    got = relion_pixel(np.array(point) * binning, alignment, pixel, image)
+    expected = (np.array(image) - size * shrink) / 2 + (seen + 0.5) * shrink - 0.5
+    got = relion_pixel(np.array(point) * shrink, alignment, pixel, image)
     assert got == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_stack_of_rounded_size_has_its_own_pixel_size() -> None:
-    """4092 x 5760 at 7.4 times: 552 x 778 pixels; the header's pixel size is off by 0.2 %."""
-    image, stack_size, pixel = (4092, 5760), (552, 778), 1.35
-    stack = ImageStack.of(image, pixel, stack_size, sampling="cropped", centre="middle")
-    transform = Transform(1, 0, 0, 1, -180.0, 240.0)
-    alignment = imod_alignments(["a"], [transform], [0.0], stack)["a"]
-    seen = imod_pixel(np.zeros(3), transform, 0.0, 0.0, np.array(stack_size, float))
-    expected = seen * np.array([4092 / 552, 5760 / 778])
-    assert relion_pixel(np.zeros(3), alignment, pixel, image) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("image", [(1000, 800), (1001, 801), (1000, 801)])
@@ -160,16 +144,14 @@ alignments = st.builds(
 @given(
     found=st.lists(alignments, min_size=2, max_size=5),
     sign=st.sampled_from([1, -1]),
-    sampling=st.sampled_from(["cropped", "averaged"]),
 )
 def test_there_and_back_through_the_files(
     tmp_path_factory: pytest.TempPathFactory,
     found: list[TiltAlignment],
     sign: int,
-    sampling: Sampling,
 ) -> None:
     directory = tmp_path_factory.mktemp("imod")
-    stack = ImageStack.of((4093, 4096), 1.5, (511, 512), sampling=sampling, centre="middle")
+    stack = ImageStack.shrunk((4093, 4096), 1.5, 8.0, centre="middle")
     files = imod_files(found, stack, angle_sign=sign)
     write_xf(directory / "a.xf", files.transforms)
     write_angles(directory / "a.tlt", files.angles_deg)
