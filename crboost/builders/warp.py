@@ -65,9 +65,13 @@ SERIES_SETTINGS = "warp_tiltseries.settings"
 SERIES_FOLDER = "warp_tiltseries"
 HAND_FOLDER = "warp_hand"
 FOREIGN_ALIGNMENT = "alignment"
+IMPORTED_ALIGNMENT = "alignment_of_all"
 
 #: In the job's directory: what is done once, with all tilt series.
 DATASET = "warp_dataset"
+
+#: The installation's name for what runs with crboost's own interpreter.
+EMBEDDED_TOOL = "cpu"
 
 #: .NET writes 85,3 where the language of the machine does; AreTomo then reads 85.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -299,15 +303,28 @@ def refine_axis(
 
 
 def import_alignment(
-    series: TiltSeries, out: str, imported: str, *, xf: str, tlt: str, pixel_size_angstrom: float
+    series: TiltSeries,
+    out: str,
+    imported: str,
+    *,
+    xf: str,
+    tlt: str,
+    pixel_size_angstrom: float,
+    python: str,
+    keep: Sequence[str] = (),
 ) -> list[Step]:
     """An alignment that was not made by WarpTools, put into its terms.
+
+    `ts_import_alignments` wants one line for each image of its stack, and up to 2.0.0dev36 takes
+    all images of the tomostar into it; what has no alignment is left out behind it.
 
     Result: `<out>/alignment/<series>.xml`.
 
     Args:
         xf, tlt: IMOD's transforms and tilt angles, one line for each row of the tomostar.
         pixel_size_angstrom: the unit of the shifts in `xf`.
+        python: the interpreter that has crboost installed.
+        keep: the tilt images that are aligned, if others are not; empty: all of them are.
     """
     given = f"{out}/aligned_elsewhere"
     files = {f"{given}/{series.name}/{series.name}.{kind}": text
@@ -316,19 +333,24 @@ def import_alignment(
         *(PROGRAM, "ts_import_alignments"),
         *("--settings", seen_from(out, f"{imported}/{SERIES_SETTINGS}")),
         *("--alignments", "aligned_elsewhere", "--alignment_angpix", number(pixel_size_angstrom)),
-        *("--output_processing", FOREIGN_ALIGNMENT),
+        *("--output_processing", IMPORTED_ALIGNMENT if keep else FOREIGN_ALIGNMENT),
     ]
-    folder = f"{out}/{FOREIGN_ALIGNMENT}"
-    return [
+    result = f"{out}/{FOREIGN_ALIGNMENT}/{series.name}.xml"
+    whole = f"{out}/{IMPORTED_ALIGNMENT}/{series.name}.xml" if keep else result
+    steps = [
         _step(
             "import of the alignment",
             argv,
             out,
-            clears=(given, folder),
+            clears=(given, f"{out}/{IMPORTED_ALIGNMENT}", f"{out}/{FOREIGN_ALIGNMENT}"),
             files=files,
-            creates=(f"{folder}/{series.name}.xml",),
+            creates=(whole,),
         )
     ]
+    if keep:
+        left_out = (python, "-P", "-m", "crboost.translate.keep_tilts", whole, result, "--", *keep)
+        steps.append(Step("tilt images left out", left_out, creates=(result,), tool=EMBEDDED_TOOL))
+    return steps
 
 
 def hand_of_dataset(

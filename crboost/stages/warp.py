@@ -19,10 +19,16 @@ from crboost.stages.base import Context, SeriesInput
 from crboost.stages.cpu import FromStar
 from crboost.stages.tomograms import map_header
 from crboost.tilt_name import tilt_name
-from crboost.translate.alignment import aligned_output, alignment_of, mean_axis_deg
+from crboost.translate.alignment import (
+    TiltAlignment,
+    aligned_output,
+    alignment_of,
+    mean_axis_deg,
+)
+from crboost.translate.imod import ImodFiles, tlt_text, xf_text
 from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
-from crboost.translate.tomostar import read_tomostar, write_tomostar
+from crboost.translate.tomostar import TomostarTilt, read_tomostar, write_tomostar
 from crboost.translate.warp_frame_series import (
     FrameSeries,
     average_files,
@@ -52,13 +58,13 @@ class WarpSource:
         aligned: the folder with its aligned XML, project-relative; None: it was not WarpTools
             that aligned it.
         image_px: size (x, y) of its images.
-        order: its images as they lie in Warp's stack, where it is not aligned by WarpTools.
+        stack: the images that Warp takes, where it is not WarpTools that aligned it.
     """
 
     imported: str
     aligned: str | None = None
     image_px: tuple[int, int] = (0, 0)
-    order: tuple[str, ...] = ()
+    stack: tuple[TomostarTilt, ...] = ()
 
 
 class WarpFrames(FromStar):
@@ -76,6 +82,7 @@ class WarpFrames(FromStar):
         directory = f"{context.tool_directory(series.name)}/{builder.FRAME_FOLDER}"
         found: dict[str, FrameSeries | str] = {}
         motion: dict[str, float] = {}
+        damaged: list[tuple[str, str]] = []
         for name, one in read_frame_series_of(series.rows, context.project / directory).items():
             files = average_files(directory, name, halves=job.out_average_halves)
             gone = [file for file in files.values() if not (context.project / file).is_file()]
@@ -83,9 +90,12 @@ class WarpFrames(FromStar):
             found[name] = one if bad or not gone else f"WarpTools did not write {gone[0]}"
             tracks = context.project / directory / "average" / f"{name}_motion.json"
             if tracks.is_file():
-                motion[name] = read_motion_angstrom(tracks)
+                try:
+                    motion[name] = read_motion_angstrom(tracks)
+                except FileFormatError as error:  # nothing but a number for people is lost
+                    damaged.append((f"tilt image {name}", f"no motion: {error.message}"))
         optics = optics_of(_tilt_series(series), context.parameters)
-        return frame_series_output(
+        output = frame_series_output(
             series.rows,
             found,
             directory,
@@ -93,6 +103,8 @@ class WarpFrames(FromStar):
             halves=job.out_average_halves,
             motion_angstrom=motion,
         )
+        output.warnings.extend(grouped(damaged))
+        return output
 
 
 class WarpImport(FromStar):
@@ -151,16 +163,16 @@ class WarpAlign(FromStar):
     """tsAlignment with WarpTools, which calls AreTomo or IMOD."""
 
     def inputs(self, context: Context) -> dict[str, SeriesInput]:
-        return {
-            name: replace(
-                one,
-                source=WarpSource(
-                    _directory_of(context.input_star, name),
-                    image_px=_image_size(context.project, one),
-                ),
-            )
-            for name, one in super().inputs(context).items()
-        }
+        found = {}
+        for name, one in super().inputs(context).items():
+            try:
+                size = _image_size(context.project, one)
+            except CrboostError as error:
+                found[name] = replace(one, problem=str(error))
+                continue
+            source = WarpSource(_directory_of(context.input_star, name), image_px=size)
+            found[name] = replace(one, source=source)
+        return found
 
     def dataset_steps(self, context: Context, series: Mapping[str, SeriesInput]) -> Sequence[Step]:
         """One tilt axis for the microscope session, if the parameters ask for it."""
@@ -230,21 +242,18 @@ class FromWarp(FromStar):
             return [], source.aligned
         out = context.tool_directory(series.name)
         pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
-        by_name = {tilt_name(row): row for row in series.rows}
-        rows = [by_name[name] for name in source.order]
-        files = warp_import_files(
-            [alignment_of(row) for row in rows], source.image_px, _size_px(series), pixel, pixel
-        )
+        files = _import_files(series, source, pixel)
+        aligned = {tilt_name(row) for row in series.rows}
+        kept = [tilt.name for tilt in source.stack if tilt.name in aligned]
         steps = builder.import_alignment(
             _tilt_series(series),
             out,
             source.imported,
-            xf="".join(
-                f"{t.a11:12.7f}{t.a12:12.7f}{t.a21:12.7f}{t.a22:12.7f}{t.dx:12.3f}{t.dy:12.3f}\n"
-                for t in files.transforms
-            ),
-            tlt="".join(f"{angle + 0.0:8.2f}\n" for angle in files.angles_deg),
+            xf=xf_text(files.transforms),
+            tlt=tlt_text(files.angles_deg, decimals=4),
             pixel_size_angstrom=pixel,
+            python=context.python,
+            keep=kept if len(kept) < len(source.stack) else (),
         )
         return steps, f"{out}/{builder.FOREIGN_ALIGNMENT}"
 
@@ -365,29 +374,49 @@ def _with_source(
     """A tilt series with what Warp knows of it, or why that will not do."""
     if imported is None:
         return replace(series, problem=f"WarpTools does not know it: it is not in {star}")
+    row = {**series.global_row, **{column: imported.global_row[column] for column in SIZE_COLUMNS}}
+    series = replace(series, global_row=row)
     folder = f"{_directory_of(context.input_star, series.name)}/{builder.SERIES_FOLDER}"
     is_warps = (context.project / folder / f"{series.name}.xml").is_file()
-    row = {**series.global_row, **{column: imported.global_row[column] for column in SIZE_COLUMNS}}
-    problem = None
     directory = _directory_of(star, series.name)
     tomostar = context.project / directory / builder.TOMOSTARS / f"{series.name}.tomostar"
-    order = () if is_warps else tuple(tilt.name for tilt in read_tomostar(tomostar))
-    gone = set(order) - {tilt_name(one) for one in series.rows}
-    if gone:
-        problem = (
-            f"{len(gone)} tilt images that Warp takes have no alignment ({min(gone)} among them): "
-            "leave them out with tiltFilter before, or align with warp"
-        )
-    return replace(
-        series,
-        global_row=row,
-        problem=problem,
-        source=WarpSource(
+    try:
+        source = WarpSource(
             directory,
             folder if is_warps else None,
             _image_size(context.project, series),
-            order,
-        ),
+            () if is_warps else tuple(read_tomostar(tomostar)),
+        )
+        if not is_warps:  # here, so that it is this tilt series that fails
+            pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
+            _import_files(series, source, pixel)
+    except CrboostError as error:
+        return replace(series, problem=str(error))
+    return replace(series, source=source)
+
+
+def _import_files(series: SeriesInput, source: WarpSource, pixel_size_angstrom: float) -> ImodFiles:
+    """The alignment for `ts_import_alignments`: every image of Warp's stack, in its order.
+
+    Images without an alignment stand as they were recorded; Warp is told not to use them.
+
+    Raises:
+        ToolError: none of the images is aligned.
+        CrboostError: an alignment lacks a number, or has an x-tilt.
+    """
+    found = {tilt_name(row): alignment_of(row) for row in series.rows}
+    axis = mean_axis_deg([found[t.name].z_rot_deg for t in source.stack if t.name in found])
+    if axis is None:
+        raise ToolError("no tilt image that Warp takes is aligned")
+    return warp_import_files(
+        [
+            found.get(tilt.name) or TiltAlignment(0.0, -tilt.angle_deg, axis, 0.0, 0.0)
+            for tilt in source.stack
+        ],
+        source.image_px,
+        _size_px(series),
+        pixel_size_angstrom,
+        pixel_size_angstrom,
     )
 
 

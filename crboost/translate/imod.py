@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crboost.errors import CrboostError, FileFormatError
-from crboost.files import write_text
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.image_stack import ImageStack
 from crboost.translate.text_lines import number, read_lines
@@ -98,14 +97,11 @@ def read_xf(path: Path, *, count: int | None = None) -> list[Transform]:
     return transforms
 
 
-def write_xf(path: Path, transforms: Sequence[Transform]) -> None:
-    """Write an `.xf` file in IMOD's columns (`%12.7f` matrix, `%12.3f` shifts)."""
-    write_text(
-        path,
-        "".join(
-            f"{t.a11:12.7f}{t.a12:12.7f}{t.a21:12.7f}{t.a22:12.7f}{t.dx:12.3f}{t.dy:12.3f}\n"
-            for t in transforms
-        ),
+def xf_text(transforms: Sequence[Transform]) -> str:
+    """An `.xf` file in IMOD's columns (`%12.7f` matrix, `%12.3f` shifts)."""
+    return "".join(
+        f"{t.a11:12.7f}{t.a12:12.7f}{t.a21:12.7f}{t.a22:12.7f}{t.dx:12.3f}{t.dy:12.3f}\n"
+        for t in transforms
     )
 
 
@@ -188,9 +184,12 @@ def read_x_tilts(path: Path, count: int) -> list[float]:
     return angles
 
 
-def write_angles(path: Path, angles_deg: Sequence[float], *, decimals: int = 2) -> None:
-    """Write a `.tlt`, `.rawtlt` or `.xtilt` file, one angle a line."""
-    write_text(path, "".join(f"{angle + 0.0:8.{decimals}f}\n" for angle in angles_deg))
+def tlt_text(angles_deg: Sequence[float], *, decimals: int = 2) -> str:
+    """A `.tlt`, `.rawtlt` or `.xtilt` file, one angle a line.
+
+    Two decimals are IMOD's; half of the last one is 0.3 pixels at the edge of 11520.
+    """
+    return "".join(f"{angle + 0.0:8.{decimals}f}\n" for angle in angles_deg)
 
 
 def imod_alignments(
@@ -257,7 +256,7 @@ def imod_files(
     angle_sign: int = 1,
     x_tilts: bool = False,
 ) -> ImodFiles:
-    """The way back, in stack order: for `write_xf` and `write_angles`.
+    """The way back, in stack order: for `xf_text` and `tlt_text`.
 
     Args:
         angle_sign: -1 for files that Warp is to import (`ts_import_alignments`).
@@ -282,23 +281,6 @@ def imod_files(
         tuple(angle_sign * alignment.y_tilt_deg for alignment in alignments),
         tuple(angle_sign * alignment.x_tilt_deg for alignment in alignments),
     )
-
-
-def in_stack_order(
-    names: Sequence[str], alignments: Mapping[str, TiltAlignment]
-) -> list[TiltAlignment]:
-    """The alignments of a stack's images, in its order.
-
-    Raises:
-        CrboostError: an image has none.
-    """
-    missing = [name for name in names if name not in alignments]
-    if missing:
-        raise CrboostError(
-            f"no alignment for {len(missing)} images of the stack, the first is {missing[0]}",
-            hint="make the stack from the tilt images that the alignment kept",
-        )
-    return [alignments[name] for name in names]
 
 
 def _refuse_identity(transforms: Sequence[Transform]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from crboost.errors import CrboostError, FileFormatError
+from crboost.errors import FileFormatError
 from crboost.tilt_name import tilt_name
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.defocus import DEGREES_PER_PHASE_UNIT, Defocus
@@ -260,34 +260,6 @@ def write_warp_tilt_series(path: Path, series: WarpTiltSeries, *, encoding: str 
     write_xml(path, root, encoding=encoding)
 
 
-def keep_tilts(source: Path, target: Path, names: Collection[str]) -> None:
-    """Copy a tilt series' XML with `UseTilt` true for these tilt images only, else unchanged.
-
-    This is how a rejected tilt really leaves Warp's stacks and tomograms.
-
-    Args:
-        names: the tilt images to use; each must be in the file.
-
-    Raises:
-        FileFormatError: `source` is not such a file, or lacks one of them.
-    """
-    series = read_warp_tilt_series(source)
-    known = {tilt.name for tilt in series.tilts}
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise FileFormatError(
-            source,
-            f"has no tilt image {unknown[0]}",
-            hint="the tilt images must be those of the same ts_import",
-        )
-    xml = WarpXml(source, "TiltSeries")
-    element = xml.root.find("UseTilt")
-    if element is None:
-        element = ET.SubElement(xml.root, "UseTilt")
-    element.text = "\n".join(str(tilt.name in names) for tilt in series.tilts)
-    write_xml(target, xml.root)
-
-
 def warp_alignments(
     series: WarpTiltSeries,
     image_size_px: tuple[int, int],
@@ -327,52 +299,6 @@ def warp_alignments(
             tilt.offset_angstrom[1] - tilt.movement_angstrom[1] + y,
         )
     return alignments
-
-
-def warp_tilts(
-    rows: Sequence[Row],
-    alignments: Mapping[str, TiltAlignment],
-    movies: Mapping[str, str],
-    image_size_px: tuple[int, int],
-    tomogram_size_px: tuple[int, int, int],
-    pixel_size_angstrom: float,
-) -> tuple[WarpTilt, ...]:
-    """The way back: RELION rows and their alignments as Warp keeps them, sorted by stage angle.
-
-    Args:
-        rows: the tilt images; those without an alignment get `use` False.
-        movies: tilt image -> its movie's path in Warp's files.
-
-    Raises:
-        CrboostError: an alignment has an x-tilt: Warp has one for the series, not per tilt.
-    """
-    tilts = []
-    for row in sorted(rows, key=lambda row: float(row["rlnTomoNominalStageTiltAngle"])):
-        name = tilt_name(row)
-        alignment = alignments.get(name)
-        defocus = Defocus.of_row(row) if "rlnDefocusU" in row else None
-        dose = float(row["rlnMicrographPreExposure"])
-        if alignment is None:
-            angle = -float(row["rlnTomoNominalStageTiltAngle"])
-            tilts.append(WarpTilt(movies[name], angle, dose, use=False, defocus=defocus))
-            continue
-        if abs(alignment.x_tilt_deg) > 1e-6:
-            raise CrboostError(
-                f"tilt image {name}: rlnTomoXTilt is {alignment.x_tilt_deg}, which Warp does not "
-                "keep per tilt image"
-            )
-        x, y = _centre_difference(alignment, image_size_px, tomogram_size_px, pixel_size_angstrom)
-        tilts.append(
-            WarpTilt(
-                movies[name],
-                -alignment.y_tilt_deg,
-                dose,
-                axis_deg=alignment.z_rot_deg,
-                offset_angstrom=(alignment.x_shift_angstrom - x, alignment.y_shift_angstrom - y),
-                defocus=defocus,
-            )
-        )
-    return tuple(tilts)
 
 
 def warp_import_files(

@@ -138,7 +138,13 @@ def every_command() -> list[Step]:
         *reconstruct(),
         *reconstruct(**{"jobs.tsReconstruct.invert_contrast": True}),
         *warp.import_alignment(
-            series(), OUT, IMPORTED, xf="1 0 0 1 0 0\n", tlt="0\n", pixel_size_angstrom=10.8
+            series(),
+            OUT,
+            IMPORTED,
+            xf="1 0 0 1 0 0\n",
+            tlt="0\n",
+            pixel_size_angstrom=10.8,
+            python="python",
         ),
         *warp.hand_of_dataset(TsCtf(defocus_hand="auto"), "External/job005", imported, imported),
     ]
@@ -562,8 +568,9 @@ def test_the_axis_of_imod_is_refined_once_too() -> None:
 
 
 def test_an_alignment_from_elsewhere_is_brought_in() -> None:
+    text = {"xf": "xf\n", "tlt": "tlt\n"}
     (step,) = warp.import_alignment(
-        series(), OUT, IMPORTED, xf="xf\n", tlt="tlt\n", pixel_size_angstrom=10.8
+        series(), OUT, IMPORTED, **text, pixel_size_angstrom=10.8, python="py"
     )
     assert step.files == {
         f"{OUT}/aligned_elsewhere/TS_01/TS_01.xf": "xf\n",
@@ -571,6 +578,17 @@ def test_an_alignment_from_elsewhere_is_brought_in() -> None:
     }
     assert options(step.argv)["--alignment_angpix"] == "10.8"
     assert step.creates == (f"{OUT}/alignment/TS_01.xml",)
+
+    everything, left_out = warp.import_alignment(
+        series(), OUT, IMPORTED, **text, pixel_size_angstrom=10.8, python="py", keep=["a", "b"]
+    )
+    assert options(everything.argv)["--output_processing"] == "alignment_of_all"
+    assert everything.creates == (f"{OUT}/alignment_of_all/TS_01.xml",)
+    assert left_out.argv == (
+        *("py", "-P", "-m", "crboost.translate.keep_tilts", *everything.creates),
+        *(*step.creates, "--", "a", "b"),
+    )
+    assert (left_out.creates, left_out.tool) == (step.creates, "cpu")
 
 
 # --- CTF and hand --------------------------------------------------------------------------------

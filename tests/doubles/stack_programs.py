@@ -16,14 +16,14 @@ from typing import Any
 
 import mrcfile
 import numpy as np
+from doubles.aln_writer import aln_file, write_aln
 from doubles.failing import is_to_fail
 from scipy import ndimage
 
 from crboost.cpu.commands import run_align
 from crboost.translate.alignment import TiltAlignment
-from crboost.translate.aln import aln_file, write_aln
 from crboost.translate.image_stack import ImageStack
-from crboost.translate.imod import imod_files, read_angles, write_angles, write_xf
+from crboost.translate.imod import imod_files, read_angles, tlt_text, xf_text
 
 #: Options and how many values they have.
 ARETOMO_COMMON = {
@@ -212,8 +212,8 @@ def submfg(words: Sequence[str]) -> int:
     ]
     geometry = ImageStack.shrunk(size, pixel, 1.0, centre="middle")
     files = imod_files(whole, geometry)
-    write_xf(Path(f"{name}.xf"), files.transforms)
-    write_angles(Path(f"{name}.tlt"), files.angles_deg)
+    Path(f"{name}.xf").write_text(xf_text(files.transforms))
+    Path(f"{name}.tlt").write_text(tlt_text(files.angles_deg))
     residual = result["residual_px"]
     if residual is not None:
         Path("align.log").write_text(f" Residual error mean and sd:   {residual:8.3f}    0.100\n")

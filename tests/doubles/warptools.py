@@ -26,15 +26,15 @@ from typing import Any
 
 import mrcfile
 import numpy as np
+from doubles.aln_writer import aln_file, write_aln
 from doubles.failing import is_to_fail
 
 from crboost.builders.contract import check, contract
 from crboost.cpu.commands import run_align, run_frames, run_reconstruct
 from crboost.translate.alignment import TiltAlignment
-from crboost.translate.aln import aln_file, write_aln
 from crboost.translate.defocus import Defocus
 from crboost.translate.image_stack import ImageStack
-from crboost.translate.imod import read_angles, read_xf, write_angles
+from crboost.translate.imod import imod_files, read_angles, read_xf, tlt_text, xf_text
 from crboost.translate.tomostar import TomostarTilt, read_tomostar, write_tomostar
 from crboost.translate.warp_frame_series import (
     FrameSeries,
@@ -434,7 +434,7 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
         stack = job.processing_out / "tiltstack" / item.stem
         stack.mkdir(parents=True, exist_ok=True)
         angles = [tilt.angle_deg for tilt in series.tilts]
-        write_angles(stack / f"{item.stem}.rawtlt", angles)
+        (stack / f"{item.stem}.rawtlt").write_text(tlt_text(angles))
         if local:
             small = tuple(round(length * job.pixel / o["angpix"]) for length in size)
             # Fourier cropping leaves the middle of pixel 0 where it was; AreTomo counts from n / 2.
@@ -447,11 +447,9 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
             made = aln_file(whole, geometry, small, angles, angle_sign=-1)
             write_aln(stack / f"{item.stem}{local}", made, first_section=int(local == ".aln"))
         else:
-            from crboost.translate.imod import imod_files, write_xf
-
             files = imod_files(whole, ImageStack.plain(o["angpix"]), angle_sign=-1)
-            write_xf(stack / f"{item.stem}.xf", files.transforms)
-            write_angles(stack / f"{item.stem}.tlt", files.angles_deg)
+            (stack / f"{item.stem}.xf").write_text(xf_text(files.transforms))
+            (stack / f"{item.stem}.tlt").write_text(tlt_text(files.angles_deg))
         volume = tuple(length * job.pixel for length in job.tomogram_px)
         write_warp_tilt_series(
             job.processing_out / f"{item.stem}.xml",

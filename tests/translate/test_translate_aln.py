@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles.aln_writer import aln_file, write_aln
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +23,7 @@ from crboost.translate.aln import (
     DarkFrame,
     LocalShift,
     aln_alignments,
-    aln_file,
     read_aln,
-    write_aln,
 )
 from crboost.translate.image_stack import ImageStack
 

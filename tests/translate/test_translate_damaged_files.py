@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.aln_writer import write_aln
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crboost.errors import FileFormatError
-from crboost.translate.aln import AlnFile, AlnTilt, DarkFrame, LocalShift, read_aln, write_aln
+from crboost.translate.aln import AlnFile, AlnTilt, DarkFrame, LocalShift, read_aln
 from crboost.translate.defocus import Defocus
 from crboost.translate.imod import (
     Transform,
@@ -19,8 +20,8 @@ from crboost.translate.imod import (
     read_angles,
     read_x_tilts,
     read_xf,
-    write_angles,
-    write_xf,
+    tlt_text,
+    xf_text,
 )
 from crboost.translate.tomostar import TomostarTilt, read_tomostar, write_tomostar
 from crboost.translate.warp_frame_series import (
@@ -29,7 +30,6 @@ from crboost.translate.warp_frame_series import (
     read_motion_angstrom,
     write_frame_series,
 )
-from crboost.translate.warp_items import read_items
 from crboost.translate.warp_tilt_series import (
     WarpTilt,
     WarpTiltSeries,
@@ -47,7 +47,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "log": read_align_log,
     "tomostar": read_tomostar,
     "json": read_motion_angstrom,
-    "items": read_items,
 }
 
 
@@ -72,15 +71,14 @@ def whole_files(directory: Path) -> None:
         ),
         first_section=1,
     )
-    write_xf(directory / "xf", [Transform(1.0, 0.1, -0.1, 1.0, 5.0, 6.0)] * 3)
-    write_angles(directory / "tlt", [-3.0, 0.0, 3.0])
-    write_angles(directory / "xtilt", [0.0, 0.0, 0.0])
+    (directory / "xf").write_text(xf_text([Transform(1.0, 0.1, -0.1, 1.0, 5.0, 6.0)] * 3))
+    (directory / "tlt").write_text(tlt_text([-3.0, 0.0, 3.0]))
+    (directory / "xtilt").write_text(tlt_text([0.0, 0.0, 0.0]))
     (directory / "log").write_text("Residual error mean and sd:  0.4 0.2\nAngleOffset = 1.0\n")
     write_tomostar(
         directory / "tomostar", [TomostarTilt(f"{i}.tif", 3.0 * i, 85.0, i) for i in range(3)]
     )
     (directory / "json").write_text('{"0_0": {"x": [0.0, 1.0], "y": [0.0, 1.0]}}')
-    (directory / "items").write_text('[{"Path": "a.tomostar", "ProcessingStatus": 1}]')
 
 
 @pytest.fixture(scope="module")

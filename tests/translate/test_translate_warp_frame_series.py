@@ -21,7 +21,6 @@ from crboost.translate.warp_frame_series import (
     read_motion_angstrom,
     write_frame_series,
 )
-from crboost.translate.warp_items import ItemStatus, read_items
 from crboost.translate.warp_xml import Grid
 
 GOOD = FrameSeries(
@@ -191,19 +190,3 @@ def test_bad_motion(tmp_path: Path, text: str) -> None:
         read_motion_angstrom(tmp_path / "a.json")
     with pytest.raises(FileFormatError, match="no such file"):
         read_motion_angstrom(tmp_path / "b.json")
-
-
-def test_items(tmp_path: Path) -> None:
-    path = tmp_path / "failed_items.json"
-    assert read_items(path) == {}
-    path.write_text('[{"Path": "TS_01.tomostar", "ProcessingStatus": 5, "Tilts": []}]')
-    assert read_items(path) == {"TS_01": ItemStatus.LEFT_OUT}
-    path.write_text('[{"Path": "a.eer", "ProcessingStatus": 1}, {"Path": "b.eer"}]')
-    with pytest.raises(FileFormatError, match="item 2 has no Path"):
-        read_items(path)
-    path.write_text('[{"Path": "a.eer", "ProcessingStatus": 9}]')
-    with pytest.raises(FileFormatError, match="item 1"):
-        read_items(path)
-    path.write_text("{}")
-    with pytest.raises(FileFormatError, match="a list of items"):
-        read_items(path)

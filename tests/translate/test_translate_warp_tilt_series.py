@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crboost.cpu.geometry import TiltAlignment as RelionTilt
@@ -18,17 +18,16 @@ from crboost.cpu.geometry import projection_matrix
 from crboost.errors import CrboostError, FileFormatError
 from crboost.translate.alignment import TiltAlignment, aligned_output, alignment_of
 from crboost.translate.defocus import Defocus
+from crboost.translate.imod import tlt_text, xf_text
 from crboost.translate.tables import Row
 from crboost.translate.warp_tilt_series import (
     WarpTilt,
     WarpTiltSeries,
     deformation_warnings,
-    keep_tilts,
     read_warp_tilt_series,
     warp_alignments,
     warp_ctf_output,
     warp_import_files,
-    warp_tilts,
     write_warp_tilt_series,
 )
 
@@ -163,64 +162,48 @@ def rows(count: int = 4) -> list[Row]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    found=st.lists(
-        st.builds(
-            TiltAlignment,
-            st.just(0.0),
-            st.floats(-70, 70),
-            st.floats(-179, 179),
-            st.floats(-3000, 3000),
-            st.floats(-3000, 3000),
-        ),
-        min_size=4,
-        max_size=4,
-    ),
-    image=st.tuples(st.integers(500, 6000), st.integers(500, 6000)),
-    tomogram=st.tuples(st.integers(500, 6000), st.integers(500, 6000), st.integers(100, 3000)),
-    encoding=st.sampled_from(["utf-8", "utf-16"]),
-)
-def test_relion_rows_through_the_xml_and_back(
-    tmp_path_factory: pytest.TempPathFactory,
-    found: list[TiltAlignment],
-    image: tuple[int, int],
-    tomogram: tuple[int, int, int],
-    encoding: str,
-) -> None:
-    path = tmp_path_factory.mktemp("warp") / "TS_01.xml"
-    table = [
-        {**row, "rlnDefocusU": 31000.0 + i, "rlnDefocusV": 29000.0, "rlnDefocusAngle": 40.0}
-        for i, row in enumerate(rows())
-    ]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_series_through_the_xml_into_rows(tmp_path: Path, encoding: str) -> None:
+    """Rows keep their order and find their tilt by name; what Warp does not use leaves them."""
+    path = tmp_path / "TS_01.xml"
+    table = rows()
     names = [f"TS_01_{i:03d}_{row['rlnTomoNominalStageTiltAngle']}" for i, row in enumerate(table)]
-    movies = {name: f"../frames/{name}.tif" for name in names}
-    kept = dict(zip(names[:3], found, strict=False))
-    tilts = warp_tilts(table, kept, movies, image, tomogram, 1.35)
-    assert [tilt.angle_deg for tilt in tilts if not tilt.use] == [-6.0]
-    series = WarpTiltSeries("TS_01", tilts, are_angles_inverted=True, ctf_resolution_angstrom=7.5)
+    tilts = [
+        WarpTilt(
+            f"../frames/{names[i]}.tif",
+            -table[i]["rlnTomoNominalStageTiltAngle"],
+            3.0 * i,
+            use=i != 3,
+            axis_deg=85.0,
+            offset_angstrom=(10.0 * i, -5.0),
+            defocus=Defocus(3.0 + i / 10, 0.2, 40.0),
+        )
+        for i in (2, 0, 1, 3)  # by stage angle
+    ]
+    series = WarpTiltSeries(
+        "TS_01", tuple(tilts), are_angles_inverted=True, ctf_resolution_angstrom=7.5
+    )
     write_warp_tilt_series(path, series, encoding=encoding)
     again = read_warp_tilt_series(path)
-    assert again.are_angles_inverted
-    assert [tilt.name for tilt in again.used] == [names[2], names[0], names[1]]  # by stage angle
+    assert [tilt.name for tilt in again.used] == [names[2], names[0], names[1]]
 
-    alignments = warp_alignments(again, image, tomogram, 1.35)
+    alignments = warp_alignments(again, (1001, 1000), (800, 900, 300), 1.35)
     assert alignments[names[3]] == "Warp does not use it (UseTilt is False)"
     output = aligned_output(table, alignments, "warp", hand=again.hand)
     assert output.global_columns["rlnTomoHand"] == -1.0
     assert [row["rlnMicrographMovieName"] for row in output.rows] == [
         row["rlnMicrographMovieName"] for row in table[:3]
     ]
-    for row, before in zip(output.rows, found[:3], strict=True):
-        after = alignment_of(row)
-        assert after.y_tilt_deg == pytest.approx(before.y_tilt_deg, abs=1e-6)
-        assert after.z_rot_deg == pytest.approx(before.z_rot_deg, abs=1e-6)
-        assert after.x_shift_angstrom == pytest.approx(before.x_shift_angstrom, abs=1e-4)
-        assert after.y_shift_angstrom == pytest.approx(before.y_shift_angstrom, abs=1e-4)
+    for i, row in enumerate(output.rows):
+        found = alignment_of(row)
+        assert found.y_tilt_deg == table[i]["rlnTomoNominalStageTiltAngle"]
+        assert found.z_rot_deg == 85.0
+        assert found.x_shift_angstrom == pytest.approx(10.0 * i + 0.675)  # an odd width
+        assert found.y_shift_angstrom == pytest.approx(-5.0)
 
     ctf = warp_ctf_output(table, again)
-    assert [row["rlnDefocusU"] for row in ctf.rows] == pytest.approx([31000, 31001, 31002])
-    assert [row["rlnDefocusV"] for row in ctf.rows] == pytest.approx([29000] * 3)
+    assert [row["rlnDefocusU"] for row in ctf.rows] == pytest.approx([31000, 32000, 33000])
+    assert [row["rlnDefocusV"] for row in ctf.rows] == pytest.approx([29000, 30000, 31000])
     assert ctf.rows[0]["rlnCtfAstigmatism"] == pytest.approx(2000)
     assert ctf.rows[0]["rlnDefocusAngle"] == pytest.approx(40)
     assert ctf.rows[0]["rlnCtfMaxResolution"] == 7.5
@@ -230,7 +213,39 @@ def test_relion_rows_through_the_xml_and_back(
     assert ctf.tilts[3]["status"] == "excluded"
 
 
-@settings(max_examples=60, deadline=None)
+def imported_by_warp(xf: str, tlt: str, angpix: float) -> WarpTilt:
+    """TiltSeries.ImportAlignments.cs, written out: the axis from Matrix3.EulerFromMatrix (no tilt:
+    gamma = atan2(-M21, M11)), the offset from the transposed matrix."""
+    a11, a12, a21, a22, dx, dy = (float(word) for word in xf.split())
+    rotation = np.array([[a11, a12], [a21, a22]])
+    offset = rotation.T @ np.array([-dx, -dy]) * angpix
+    return WarpTilt(
+        "a.tif",
+        float(tlt),
+        0.0,
+        axis_deg=float(np.rad2deg(np.arctan2(-rotation[1, 0], rotation[0, 0]))),
+        offset_angstrom=(float(offset[0]), float(offset[1])),
+    )
+
+
+def warp_pixel(
+    tilt: WarpTilt,
+    point_px: np.ndarray,
+    pixel: float,
+    image: tuple[int, int],
+    tomogram: tuple[int, int, int],
+) -> np.ndarray:
+    """GetPositionsInOneTilt: where Warp sees a voxel."""
+    centred = (point_px - np.array(tomogram) / 2) * pixel
+    seen = (warp_matrix(tilt.angle_deg, tilt.axis_deg) @ centred)[:2]
+    found: np.ndarray = (seen + np.array(tilt.offset_angstrom)) / pixel + np.array(image) / 2
+    return found
+
+
+CORNERS = [np.array([x, y, z]) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     found=st.builds(
         TiltAlignment,
@@ -240,29 +255,26 @@ def test_relion_rows_through_the_xml_and_back(
         st.floats(-3000, 3000),
         st.floats(-3000, 3000),
     ),
-    image=st.tuples(st.integers(500, 6000), st.integers(500, 6000)),
-    tomogram=st.tuples(st.integers(500, 6000), st.integers(500, 6000), st.integers(100, 3000)),
+    image=st.tuples(st.integers(500, 11520), st.integers(500, 11520)),
+    thickness=st.integers(100, 3001),
+    pixel=st.floats(0.5, 5),
 )
+@example(TiltAlignment(0.0, 58.005, 85.0, 300.0, -300.0), (11520, 8184), 3000, 1.35)
+@example(TiltAlignment(0.0, -60.004, -5.0, 300.0, -300.0), (5761, 4093), 2001, 1.35)
 def test_warp_imports_what_we_write_for_it(
-    found: TiltAlignment, image: tuple[int, int], tomogram: tuple[int, int, int]
+    found: TiltAlignment, image: tuple[int, int], thickness: int, pixel: float
 ) -> None:
-    """TiltSeries.ImportAlignments.cs, written out: the axis from Matrix3.EulerFromMatrix (no tilt:
-    gamma = atan2(-M21, M11)), the offset from the transposed matrix; then the XML is read back."""
-    pixel, stack_pixel = 1.35, 10.0
-    files = warp_import_files([found], image, tomogram, pixel, stack_pixel)
-    (transform,), (angle,) = files.transforms, files.angles_deg
-    rotation = np.array([[transform.a11, transform.a12], [transform.a21, transform.a22]])
-    offset = rotation.T @ np.array([-transform.dx, -transform.dy]) * stack_pixel
-    tilt = WarpTilt(
-        "a.tif",
-        angle,
-        0.0,
-        axis_deg=float(np.rad2deg(np.arctan2(-rotation[1, 0], rotation[0, 0]))),
-        offset_angstrom=(float(offset[0]), float(offset[1])),
+    """Through the text of the files: at the tomogram's corners it is within 0.1 pixel."""
+    tomogram = (image[1], image[0], thickness)
+    files = warp_import_files([found], image, tomogram, pixel, pixel)
+    tilt = imported_by_warp(
+        xf_text(files.transforms), tlt_text(files.angles_deg, decimals=4), pixel
     )
-    (again,) = warp_alignments(WarpTiltSeries("TS", (tilt,)), image, tomogram, pixel).values()
-    assert isinstance(again, TiltAlignment)
-    assert list(again.columns().values()) == pytest.approx(list(found.columns().values()), abs=1e-6)
+    matrix = relion_matrix(found, pixel, tomogram, image)
+    for corner in CORNERS:
+        voxel = corner * np.array(tomogram)
+        expected = (matrix @ np.append(voxel, 1.0))[:2]
+        assert warp_pixel(tilt, voxel, pixel, image, tomogram) == pytest.approx(expected, abs=0.1)
 
 
 def test_defocus_of_a_negative_delta_is_that_of_the_other_axis() -> None:
@@ -296,51 +308,14 @@ def edited(path: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_excluded_tilt_keeps_the_others_in_place(tmp_path: Path) -> None:
-    path = series_file(tmp_path / "TS.xml")
-    keep_tilts(path, tmp_path / "kept.xml", {"a", "c"})
-    series = read_warp_tilt_series(tmp_path / "kept.xml")
-    assert [(tilt.name, tilt.use) for tilt in series.tilts] == [
-        ("a", True),
-        ("b", False),
-        ("c", True),
-    ]
-    assert [tilt.name for tilt in series.used] == ["a", "c"]
-    table = [
-        {"rlnMicrographMovieName": f"frames/{name}.tif", "rlnTomoNominalStageTiltAngle": 0.0}
-        for name in "cba"
-    ]
-    output = warp_ctf_output(table, series)
-    assert [row["rlnDefocusU"] for row in output.rows] == pytest.approx([50500, 30500])
-    with pytest.raises(FileFormatError, match="has no tilt image z"):
-        keep_tilts(path, tmp_path / "kept.xml", {"z"})
-
-
-def test_rejecting_a_tilt_changes_nothing_else(tmp_path: Path) -> None:
-    import xml.etree.ElementTree as ET
-
-    path = series_file(tmp_path / "TS.xml")
-    edited(path, "<CTF>", '<Unheard Of="1"><Param Name="x" Value="ä" /></Unheard><CTF>')
-    keep_tilts(path, tmp_path / "kept.xml", {"a", "b"})
-
-    def flat(file: Path) -> list[tuple[str, dict[str, str], str]]:
-        return [
-            (node.tag, dict(node.attrib), (node.text or "").strip())
-            for node in ET.parse(file).getroot().iter()
-            if node.tag != "UseTilt"
-        ]
-
-    assert flat(tmp_path / "kept.xml") == flat(path)
-
-
 def test_failed_series_is_recognised(tmp_path: Path) -> None:
     assert read_warp_tilt_series(series_file(tmp_path / "a.xml")).problem is None
     failed = read_warp_tilt_series(series_file(tmp_path / "a.xml", deselected=True))
     assert failed.problem == "WarpTools deselected it: its processing failed"
     assert not failed.aligned
-    keep_tilts(tmp_path / "a.xml", tmp_path / "b.xml", set())
-    edited(tmp_path / "b.xml", 'UnselectManual="True"', 'UnselectManual="null"')
-    assert read_warp_tilt_series(tmp_path / "b.xml").problem == "Warp uses none of its tilt images"
+    edited(tmp_path / "a.xml", 'UnselectManual="True"', 'UnselectManual="null"')
+    edited(tmp_path / "a.xml", "True\nTrue\nTrue", "False\nFalse\nFalse")
+    assert read_warp_tilt_series(tmp_path / "a.xml").problem == "Warp uses none of its tilt images"
 
 
 def test_before_ts_ctf_there_is_no_defocus(tmp_path: Path) -> None:
@@ -437,19 +412,6 @@ def test_every_encoding(tmp_path: Path, codec: str, declared: str) -> None:
     expected = read_warp_tilt_series(path)
     path.write_bytes(text.encode(codec))
     assert read_warp_tilt_series(path) == expected
-
-
-def test_x_tilt_per_image_is_refused() -> None:
-    table = rows(1)
-    with pytest.raises(CrboostError, match="rlnTomoXTilt is 1"):
-        warp_tilts(
-            table,
-            {"TS_01_000_0.0": TiltAlignment(1, 0, 0, 0, 0)},
-            {"TS_01_000_0.0": "a.tif"},
-            (8, 8),
-            (8, 8, 8),
-            1.0,
-        )
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), "x"])
