@@ -315,8 +315,8 @@ def import_alignment(
 ) -> list[Step]:
     """An alignment that was not made by WarpTools, put into its terms.
 
-    `ts_import_alignments` wants one line for each image of its stack, and up to 2.0.0dev36 takes
-    all images of the tomostar into it; what has no alignment is left out behind it.
+    `ts_import_alignments` wants one line for each image of its stack, and older versions take all
+    images of the tomostar into it; what has no alignment is left out behind it.
 
     Result: `<out>/alignment/<series>.xml`.
 

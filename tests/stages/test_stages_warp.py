@@ -1,7 +1,8 @@
 """The chain of WarpTools from movies to tomograms, through the real schemer and the driver.
 
 WarpTools is a double (tests/doubles) that computes with the embedded tools; the example data say
-where each bead is.
+where each bead is. Images have odd sizes: Warp's centres are then none of RELION's. One tilt of
+TS_01 is dark; AreTomo2, called directly, leaves it out, and Warp goes on from there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,18 +22,24 @@ import starfile
 
 from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
 from crboost.cpu.geometry import TiltAlignment
-from crboost.cpu.io import read_mrc
+from crboost.cpu.io import read_movie, read_mrc, write_mrc, write_tiff_movie
 from crboost.project import Project
 from crboost.results import read_results
 from crboost.run import Run
 from crboost.settings import Settings
+from crboost.stages.base import Context
+from crboost.stages.cpu import FromStar
+from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
 CHAIN = ["importmovies", "fsMotionAndCtf", "tsImport", "tsAlignment", "tsCtf", "tsReconstruct"]
+#: The same from an alignment that Warp did not make.
+FOREIGN = ["tsAlignment__2", "tsCtf__2", "tsReconstruct__2"]
 BIN = Path(__file__).parents[1] / "doubles" / "bin"
 VOXEL = 8.0
 PIXEL = 4.0
-SIZE = 256
+SIZE = 255
+DARK = "TS_01_011_-30.0"
 
 
 def run(
@@ -68,9 +77,34 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     directory = tmp_path_factory.mktemp("movies")
     make_example_data(
-        directory, size_px=SIZE, frames=2, tilt_step_deg=6, defects=False, pixel_size_angstrom=PIXEL
+        directory,
+        size_px=SIZE + 1,
+        frames=2,
+        tilt_step_deg=6,
+        defects=False,
+        pixel_size_angstrom=PIXEL,
     )
+    for path in sorted((directory / "frames").iterdir()):
+        cut(path)
+    truth = json.loads((directory / "truth.json").read_text())
+    tilts = [tilt for series in truth["series"] for tilt in series["tilts"]]
+    assert DARK in [tilt["name"] for tilt in tilts]
+    for tilt in tilts:  # the specimen is where it was; the centre of 256 pixels was 128
+        tilt["shift_xy_px"] = [shift + 1 for shift in tilt["shift_xy_px"]]
+    (directory / "truth.json").write_text(json.dumps(truth))
     return directory
+
+
+def cut(path: Path) -> None:
+    """Take the last row and column off a movie; of the dark one also most electrons."""
+    movie = read_movie(path)[:, :-1, :-1]
+    if path.stem == DARK:
+        kept = np.random.default_rng(1).binomial(movie, 0.25)
+        movie = kept.astype(movie.dtype)
+    if path.suffix == ".mrc":
+        write_mrc(path, movie, PIXEL)
+    else:
+        write_tiff_movie(path, movie, PIXEL)
 
 
 def made_project(directory: Path, data: Path, **values: object) -> Project:
@@ -89,6 +123,11 @@ def made_project(directory: Path, data: Path, **values: object) -> Project:
             "jobs.fsMotionAndCtf.c_range_min_max": "40:9",
             "jobs.tsReconstruct.tool": "warp",
             "jobs.tsReconstruct.rescale_angpixs": VOXEL,
+            "jobs.tsAlignment__2.tool": "aretomo2",
+            "jobs.tsAlignment__2.rescale_angpixs": 6.6,  # 154.5 pixels: newstack trims
+            "jobs.tsCtf__2.range_min_max": "30:9",
+            "jobs.tsReconstruct__2.tool": "warp",
+            "jobs.tsReconstruct__2.rescale_angpixs": VOXEL,
             **values,
         }
     )
@@ -98,22 +137,24 @@ def made_project(directory: Path, data: Path, **values: object) -> Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Project:
     made = made_project(tmp_path_factory.mktemp("warp") / "P", data)
-    assert run(made, CHAIN) == dict.fromkeys(CHAIN, "succeeded")
+    assert run(made, [*CHAIN, *FOREIGN]) == dict.fromkeys([*CHAIN, *FOREIGN], "succeeded")
     return made
 
 
 def test_every_tilt_series_gets_through(project: Project) -> None:
-    for node in CHAIN:
+    for node in (*CHAIN, *FOREIGN):
         results = read_results(newest(project, node))
         assert {name: one.status for name, one in results.items()} == dict.fromkeys(
             ["TS_01", "TS_02", "TS_03"], "done"
         ), (node, {name: one.reason for name, one in results.items()})
 
 
-def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path) -> None:
-    """Warp's tilt sign, its centres, and the tomogram's place all come out as RELION has them."""
+@pytest.mark.parametrize("node", ["tsReconstruct", "tsReconstruct__2"])
+def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path, node: str) -> None:
+    """Warp's tilt sign, its centres, and the tomogram's place all come out as RELION has them,
+    and so does AreTomo's alignment on its way into Warp."""
     truths = json.loads((data / "truth.json").read_text())["series"]
-    table = starfile.read(newest(project, "tsReconstruct") / "tomograms.star")
+    table = starfile.read(newest(project, node) / "tomograms.star")
     for truth, (_, row) in zip(truths, table.iterrows(), strict=True):
         rows = starfile.read(project.directory / row["rlnTomoTiltSeriesStarFile"])
         tilts = {tilt["name"]: tilt for tilt in truth["tilts"]}
@@ -146,6 +187,28 @@ def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path)
         assert here.mean() > 2 * there.mean()
 
 
+def test_a_tilt_that_the_aligner_left_out_is_left_out_by_warp(project: Project) -> None:
+    """Its tilt series goes on; its image stays in Warp's files, and is not used."""
+    from crboost.translate.warp_tilt_series import read_warp_tilt_series
+
+    aligned = read_results(newest(project, "tsAlignment__2"))["TS_01"]
+    assert [(tilt["name"], tilt["reason"]) for tilt in aligned.tilts if tilt["reason"]] == [
+        (DARK, "AreTomo took it for a dark image")
+    ]
+    for node, folder in (
+        ("tsCtf__2", "alignment"),
+        ("tsCtf__2", "warp_tiltseries"),
+        ("tsReconstruct__2", "warp_tiltseries"),
+    ):
+        job = newest(project, node)
+        for name, left_out in (("TS_01", [DARK]), ("TS_02", [])):
+            series = read_warp_tilt_series(job / "warp" / name / folder / f"{name}.xml")
+            assert [tilt.name for tilt in series.tilts if not tilt.use] == left_out
+            rows = starfile.read(job / "tilt_series" / f"{name}.star")
+            used = {Path(movie).stem for movie in rows["rlnMicrographMovieName"]}
+            assert used == {tilt.name for tilt in series.used}
+
+
 def test_the_hand_is_that_of_the_microscope(project: Project, data: Path) -> None:
     table = starfile.read(newest(project, "tsReconstruct") / "tomograms.star")
     hand = json.loads((data / "truth.json").read_text())["hand"]
@@ -176,6 +239,75 @@ def test_doses_are_those_of_the_table_not_of_ranks(project: Project) -> None:
     )
     for tilt in read_tomostar(job / "warp" / "TS_02" / "tomostar" / "TS_02.tomostar"):
         assert tilt.dose_e_per_a2 == pytest.approx(doses[tilt.name])
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """A file that is no text while this lasts."""
+    before = path.read_bytes()
+    path.write_bytes(b"\xff\xfe\x00{")
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def context_of(project: Project, node: str, input_star: Path, **others: Path) -> Context:
+    def seen(path: Path) -> str:
+        return path.relative_to(project.directory).as_posix()
+
+    return Context(
+        project.directory,
+        seen(newest(project, node)),
+        project.parameters().effective(node),
+        seen(input_star),
+        sys.executable,
+        1,
+        {name: seen(path) for name, path in others.items()},
+    )
+
+
+def test_a_damaged_tomostar_fails_its_tilt_series_alone(project: Project) -> None:
+    imported = newest(project, "tsImport")
+    context = context_of(
+        project,
+        "tsCtf__2",
+        newest(project, "tsAlignment__2") / "aligned_tilt_series.star",
+        warp_import=imported / "warp_tilt_series.star",
+    )
+    with damaged(imported / "warp" / "TS_02" / "tomostar" / "TS_02.tomostar"):
+        found = WarpCtf().inputs(context)
+    assert {name: bool(one.problem) for name, one in found.items()} == {
+        "TS_01": False,
+        "TS_02": True,
+        "TS_03": False,
+    }
+    assert "TS_02.tomostar: not a readable STAR file" in str(found["TS_02"].problem)
+
+
+def test_a_damaged_image_fails_its_tilt_series_alone(project: Project) -> None:
+    frames = newest(project, "fsMotionAndCtf")
+    star = newest(project, "tsImport") / "warp_tilt_series.star"
+    context = context_of(project, "tsAlignment", star)
+    image = frames / "warp" / "TS_03" / "warp_frameseries" / "average" / "TS_03_001_0.0.mrc"
+    with damaged(image):
+        found = WarpAlign().inputs(context)
+    assert [name for name, one in found.items() if one.problem] == ["TS_03"]
+
+
+def test_damaged_tracks_cost_a_number_not_an_image(project: Project) -> None:
+    job = newest(project, "fsMotionAndCtf")
+    context = context_of(
+        project, "fsMotionAndCtf", newest(project, "importmovies") / "tilt_series.star"
+    )
+    series = FromStar().inputs(context)["TS_01"]
+    tracks = job / "warp/TS_01/warp_frameseries/average/TS_01_002_6.0_motion.json"
+    with damaged(tracks):
+        output = WarpFrames().output(context, series)
+    assert len(output.rows) == len(series.rows)
+    (warning,) = output.warnings
+    assert warning.startswith("tilt image TS_01_002_6.0: no motion: ")
+    assert tracks.name in warning
 
 
 def test_nothing_is_left_to_do(project: Project) -> None:
