@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from crboost.builders import aretomo, imod
 from crboost.builders.series_values import TiltSeries, optics_of
@@ -18,14 +17,14 @@ from crboost.translate.alignment import aligned_output
 from crboost.translate.aln import aln_alignments, read_aln
 from crboost.translate.image_stack import Centre, ImageStack
 from crboost.translate.imod import (
-    distorted,
+    distortion_warnings,
     imod_alignments,
     read_align_log,
     read_angles,
     read_x_tilts,
     read_xf,
 )
-from crboost.translate.output import SeriesOutput, grouped
+from crboost.translate.output import SeriesOutput
 
 
 class AreTomoAlign(FromStar):
@@ -54,7 +53,7 @@ class AreTomoAlign(FromStar):
         ending = ".st.aln" if self._version == 2 else ".aln"
         names = _stack_order(series)
         found = read_aln(directory / f"{series.name}{ending}", images=len(names))
-        stack = _stack(context, series, "half")
+        stack = _stack(context, series, _image_size(context, series), "half")
         alignments = aln_alignments(names, found, stack)
         return aligned_output(series.rows, alignments, f"AreTomo{self._version}")
 
@@ -78,7 +77,8 @@ class ImodAlign(FromStar):
         transforms = read_xf(base.with_name(f"{series.name}.xf"), count=len(names))
         angles = read_angles(base.with_name(f"{series.name}.tlt"), count=len(names))
         x_tilts = base.with_name(f"{series.name}.xtilt")
-        stack = _stack(context, series, "middle")
+        image_px = _image_size(context, series)
+        stack = _stack(context, series, image_px, "middle")
         alignments = imod_alignments(
             names,
             transforms,
@@ -95,9 +95,7 @@ class ImodAlign(FromStar):
             f"IMOD, {context.parameters.job_as(TsAlignment).method}",
             residual_px=None if residual is None else residual * stack.pixel_size_angstrom / pixel,
         )
-        bent = [(f"tilt image {name}", "IMOD stretched it; RELION's tables cannot say so")
-                for name in distorted(names, transforms)]  # fmt: skip
-        output.warnings.extend(grouped(bent))
+        output.warnings.extend(distortion_warnings(names, transforms, image_px))
         return output
 
 
@@ -109,14 +107,27 @@ def _stack_order(series: SeriesInput) -> list[str]:
     return [tilt_name(row) for row in imod.by_angle(_tilt_series(series)).rows]
 
 
-def _stack(context: Context, series: SeriesInput, centre: Centre) -> ImageStack:
+def _image_size(context: Context, series: SeriesInput) -> tuple[int, int]:
+    """Of the full-size tilt images, (x, y).
+
+    Raises:
+        FileFormatError: the first of them is no MRC file.
+    """
+    (x, y, _), _ = map_header(context.project / str(series.rows[0]["rlnMicrographName"]))
+    return x, y
+
+
+def _stack(
+    context: Context, series: SeriesInput, image_px: tuple[int, int], centre: Centre
+) -> ImageStack:
     """Where the pixels of the stack that `newstack` made lie in the images.
 
     Args:
+        image_px: size of the full-size images.
         centre: from where the program that aligned it counts.
 
     Raises:
-        FileFormatError: stack or image is no MRC file.
+        FileFormatError: the stack is no MRC file.
         ToolError: the stack does not hold every image, or is not as small as was asked for.
     """
     known = _tilt_series(series)
@@ -125,11 +136,11 @@ def _stack(context: Context, series: SeriesInput, centre: Centre) -> ImageStack:
     (width, height, images), _ = map_header(context.project / file)
     if images != len(series.rows):
         raise ToolError(f"{file} holds {images} images, {len(series.rows)} expected")
-    (x, y, _), _ = map_header(context.project / Path(str(series.rows[0]["rlnMicrographName"])))
+    x, y = image_px
     if max(abs(x / factor - width), abs(y / factor - height)) > 1:
         raise ToolError(
             f"{file} has images of {width} x {height} pixels, {x} x {y} shrunk {factor} times "
             "were expected"
         )
     pixel = optics_of(known, context.parameters).pixel_size_angstrom
-    return ImageStack.shrunk((x, y), pixel, factor, centre=centre)
+    return ImageStack.shrunk(image_px, pixel, factor, centre=centre)

@@ -16,10 +16,11 @@ from pathlib import Path
 from crboost.errors import CrboostError, FileFormatError
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.image_stack import ImageStack
+from crboost.translate.output import grouped
 from crboost.translate.text_lines import number, read_lines
 
-#: A transform whose scale or stretch is further off a rotation than this is worth a word.
-TOLERATED_DISTORTION = 0.01
+#: A scale or stretch that moves the image's corners by more full-size pixels is worth a word.
+TOLERATED_ERROR_PX = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,21 @@ class Transform:
         """The tilt axis, counter-clockwise from +y: the rotation nearest to A, backwards."""
         return math.degrees(math.atan2(self.a12 - self.a21, self.a11 + self.a22))
 
-    @property
-    def distortion(self) -> float:
-        """How far A is from that rotation: the largest element of the difference."""
+    def error_px(self, image_size_px: tuple[int, int]) -> float:
+        """How far off a corner of the full-size image is without the scale and stretch in A.
+
+        RELION puts what IMOD sees at r where the rotation alone would: at R⁻¹ A r.
+
+        Returns:
+            pixels of the full-size image.
+        """
         cos, sin = math.cos(math.radians(self.axis_deg)), math.sin(math.radians(self.axis_deg))
-        return max(
-            abs(self.a11 - cos), abs(self.a22 - cos), abs(self.a12 - sin), abs(self.a21 + sin)
-        )
+        e11 = cos * self.a11 - sin * self.a21 - 1
+        e12 = cos * self.a12 - sin * self.a22
+        e21 = sin * self.a11 + cos * self.a21
+        e22 = sin * self.a12 + cos * self.a22 - 1
+        x, y = image_size_px[0] / 2, image_size_px[1] / 2
+        return max(math.hypot(e11 * x + e12 * side, e21 * x + e22 * side) for side in (y, -y))
 
     @property
     def specimen_px(self) -> tuple[float, float]:
@@ -240,13 +249,29 @@ def imod_alignments(
     return alignments
 
 
-def distorted(names: Sequence[str], transforms: Sequence[Transform]) -> list[str]:
-    """The tilt images whose transform is more than a rotation and a shift."""
-    return [
-        name
+def distortion_warnings(
+    names: Sequence[str], transforms: Sequence[Transform], image_size_px: tuple[int, int]
+) -> list[str]:
+    """Tilt images whose transform is so much more than a rotation and a shift that it matters.
+
+    Args:
+        names: the tilt images, in the order of the stack.
+        transforms: of the `.xf`.
+        image_size_px: of the full-size tilt image, (x, y).
+    """
+    errors = {
+        name: transform.error_px(image_size_px)
         for name, transform in zip(names, transforms, strict=True)
-        if transform.distortion > TOLERATED_DISTORTION
-    ]
+    }
+    off = {name: error for name, error in errors.items() if error > TOLERATED_ERROR_PX}
+    if not off:
+        return []
+    worst = max(off, key=lambda name: off[name])
+    reason = (
+        "IMOD scaled or stretched it, which RELION's tables cannot say: the corners are off "
+        f"by up to {off[worst]:.1f} pixels ({worst})"
+    )
+    return grouped([(f"tilt image {name}", reason) for name in off])
 
 
 def imod_files(

@@ -20,7 +20,7 @@ from crboost.translate.image_stack import ImageStack
 from crboost.translate.imod import (
     AlignLog,
     Transform,
-    distorted,
+    distortion_warnings,
     imod_alignments,
     imod_files,
     read_align_log,
@@ -195,10 +195,38 @@ def test_stack_that_is_aligned_already_is_refused() -> None:
         imod_alignments(["a", "b"], [identity] * 2, [0.0, 3.0], ImageStack.plain(1.0))
 
 
-def test_scale_and_stretch_are_told() -> None:
-    plain = Transform(0.98, -0.199, 0.199, 0.98, 0, 0)
-    larger = Transform(0.98 * 1.03, -0.199, 0.199, 0.98 * 1.03, 0, 0)
-    assert distorted(["a", "b"], [plain, larger]) == ["b"]
+@pytest.mark.parametrize(
+    ("stretch", "image"),
+    [((1.009, 1.009), (4000, 4000)), ((1.003, 0.999), (5760, 4092)), ((1.0, 1.02), (512, 512))],
+)
+def test_scale_and_stretch_are_told_in_pixels(
+    stretch: tuple[float, float], image: tuple[int, int]
+) -> None:
+    """The number is the distance between IMOD's place and RELION's, at the worst corner."""
+    cos, sin = math.cos(1.4), math.sin(1.4)
+    matrix = np.array([[cos, sin], [-sin, cos]]) @ np.diag(stretch)
+    bent = Transform(*matrix.ravel(), 0.0, 0.0)
+    stack = ImageStack.shrunk(image, 1.0, 1.0, centre="middle")
+    alignment = imod_alignments(["a"], [bent], [0.0], stack)["a"]
+    size = np.array(image)
+    errors = []
+    for corner in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        in_stack = np.array(corner) * size / 2 + (size - 1) / 2
+        aligned = matrix @ (np.array(corner) * size / 2)
+        assert imod_pixel(np.append(aligned, 0.0), bent, 0.0, 0.0, size) == pytest.approx(in_stack)
+        relion = relion_pixel(np.append(aligned, 0.0), alignment, 1.0, image)
+        errors.append(np.hypot(*(relion - in_stack)))
+    assert bent.error_px(image) == pytest.approx(max(errors))
+    plain = Transform(cos, sin, -sin, cos, 5.0, 6.0)
+    (warning,) = distortion_warnings(["a", "b"], [plain, bent], image)
+    assert warning.startswith("tilt image b: IMOD scaled")
+    assert f"off by up to {max(errors):.1f} pixels (b)" in warning
+
+
+def test_a_stretch_below_a_pixel_is_not_worth_a_word() -> None:
+    """What the seven decimals and robust fits leave: 0.0002 of 4000 pixels is half a pixel."""
+    small = Transform(1.0002, 0.0, 0.0, 1.0, 0.0, 0.0)
+    assert distortion_warnings(["a"], [small], (4000, 4000)) == []
 
 
 def test_files_of_another_stack_are_refused() -> None:
