@@ -10,7 +10,7 @@ from typing import Any
 from crboost.builders import pytom as builder
 from crboost.builders.step import Step
 from crboost.catalogue import EXTRACT_CANDIDATES
-from crboost.errors import ProjectError, ToolError
+from crboost.errors import FileFormatError, ProjectError, ToolError
 from crboost.files import read_json
 from crboost.parameters import ExtractCandidates, TemplateMatching
 from crboost.results import SeriesResult, read_result, result_file
@@ -169,12 +169,15 @@ class PytomExtract(FromStar):
 def _with_match(project: Path, producer: Path, series: SeriesInput) -> SeriesInput:
     """The series with what its template matching left: its record, where, and under which name."""
     path = result_file(producer, series.name)
-    record = read_result(path).metrics.get("match_record") if path.is_file() else None
-    if record is None:
-        return replace(series, problem=f"{producer.name} has no score map of it")
-    if not (project / record).is_file():
-        return replace(series, problem=f"{record} is gone")
-    match: Mapping[str, Any] = read_json(project / record)
+    try:
+        record = read_result(path).metrics.get("match_record") if path.is_file() else None
+        if record is None:
+            return replace(series, problem=f"{producer.name} has no score map of it")
+        if not (project / record).is_file():
+            return replace(series, problem=f"{record} is gone")
+        match: Mapping[str, Any] = read_json(project / record)
+    except FileFormatError as error:
+        return replace(series, problem=str(error))
     directory, _, name = str(record).rpartition("/")
     return replace(series, source=(match, directory, name.removesuffix("_job.json")))
 

@@ -103,8 +103,8 @@ def read_aln(path: Path, *, images: int | None = None) -> AlnFile:
     are all images of the stack, so the sections tell.
 
     Args:
-        images: in the stack, where the caller knows: checked, and needed for files of 1.2
-            that lack dark images.
+        images: in the stack, where the caller knows: checked, and needed for files of 1.2,
+            which do not say whether dark images follow the last aligned one.
 
     Raises:
         FileFormatError: the file is not complete, or contradicts itself or `images`.
@@ -273,7 +273,8 @@ class _Draft:
                     self.path, f"is of a stack of {images} images, the stack has {expected}"
                 )
         else:
-            images = expected or self.old_count or len(self.tilts)
+            last = max(tilt.section for _, tilt in self.tilts)
+            images = expected or max(self.old_count or 0, len(self.tilts), last + 1)
         found = len(self.tilts) + len(self.darks)
         # 1.2 does not say which images were dark.
         if found != images and (self.raw_size is not None or found > images):
@@ -289,13 +290,13 @@ class _Draft:
 
         The aligned sections say it, unless both ends of the stack are dark; then the dark ones.
         """
+        if self.raw_size is None:
+            return 0  # AreTomo2 1.2 counts from 0
         aligned = {tilt.section for _, tilt in self.tilts}
         if 0 in aligned:
             return 0
         if images in aligned:
             return 1
-        if self.raw_size is None:
-            return 0  # AreTomo2 1.2 counts from 0
         everything = aligned | {section for _, section, _ in self.darks}
         for first in (0, 1):
             if everything == set(range(first, first + images)):

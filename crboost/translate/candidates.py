@@ -39,11 +39,18 @@ def read_candidates(path: Path) -> list[Row]:
     """
     rows = read_table(path)
     for number, row in enumerate(rows, start=1):
-        for column in _NEEDED:
+        scores = [column for column in SCORES if column in row]
+        for column in dict.fromkeys((*_NEEDED, *scores)):
             if column not in row:
                 raise FileFormatError(path, f"has no column {column}")
-            if not math.isfinite(float(row[column])):
-                raise FileFormatError(path, f"row {number}: {column} is {row[column]}")
+            try:
+                value = float(row[column])
+            except (TypeError, ValueError):
+                value = math.nan
+            if not math.isfinite(value):
+                raise FileFormatError(
+                    path, f"row {number}: {column} is not a number: {row[column]!r}"
+                )
     return rows
 
 

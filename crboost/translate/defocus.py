@@ -52,14 +52,3 @@ class Defocus:
         if self.phase_shift_deg:
             columns["rlnPhaseShift"] = self.phase_shift_deg
         return columns
-
-    @classmethod
-    def of_row(cls, row: Row) -> Defocus:
-        """The way back, from RELION's columns."""
-        u, v = float(row["rlnDefocusU"]), float(row["rlnDefocusV"])
-        return cls(
-            (u + v) / 2 / ANGSTROM_PER_UM,
-            (u - v) / ANGSTROM_PER_UM,
-            float(row.get("rlnDefocusAngle", 0.0)),
-            float(row.get("rlnPhaseShift", 0.0)),
-        )

@@ -7,6 +7,7 @@ RELION label to value. Paths in them are relative to the project directory.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ TEXT_COLUMNS = (
 )
 
 
+#: What a value is where some rows of a table have it and others do not.
+WITHOUT: Row = {"rlnPhaseShift": 0.0}
+
+
 def read_table(path: Path) -> list[Row]:
     """The rows of a STAR file that holds one table.
 
@@ -45,8 +50,11 @@ def read_table(path: Path) -> list[Row]:
     import pandas as pd
     import starfile
 
-    if not path.is_file():
-        raise FileFormatError(path, "no such file")
+    try:
+        if not path.is_file():
+            raise FileFormatError(path, "no such file")
+    except OSError as error:  # a name that no file can have
+        raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=list(TEXT_COLUMNS))
     except Exception as error:  # starfile raises whatever its parser stumbles over
@@ -78,7 +86,7 @@ def read_tilt_series(path: Path, project: Path) -> dict[str, tuple[Row, list[Row
 
 
 def write_table(path: Path, block: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as one STAR loop, with the columns that any row has, in first-seen order."""
+    """Write rows as one STAR loop; see `write_blocks`."""
     write_blocks(path, {block: rows})
 
 
@@ -86,6 +94,10 @@ def write_blocks(
     path: Path, blocks: Mapping[str, Sequence[Mapping[str, Any]] | Mapping[str, Any]]
 ) -> None:
     """Write several blocks: a list of rows becomes a loop, a mapping a list of values.
+
+    A loop has the columns that any row has, in first-seen order. A number that a row lacks would be
+    written as `<NA>`, which RELION reads as 0: such a column is left out, unless 0 is what it means
+    (`WITHOUT`).
 
     The file appears whole or not at all, and is the same for the same values.
     """
@@ -97,8 +109,8 @@ def write_blocks(
         if isinstance(block, Mapping):
             frames[name] = dict(block)
         else:
-            columns = list(dict.fromkeys(column for row in block for column in row))
-            frames[name] = pd.DataFrame([dict(row) for row in block], columns=columns)
+            rows, columns = _even(block)
+            frames[name] = pd.DataFrame(rows, columns=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".star", dir=path.parent) as directory:
         draft = Path(directory) / "draft.star"
@@ -107,3 +119,21 @@ def write_blocks(
     # starfile's first line holds the time of writing; RELION's says which version wrote it.
     _, _, body = text.partition("\n")
     write_text(path, f"\n# version 50001\n{body}")
+
+
+def _even(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
+    """The rows with the columns that all of them can have."""
+    filled = [
+        {column: WITHOUT.get(column) if _is_missing(value) else value for column, value in one}
+        for one in (({**dict.fromkeys(WITHOUT), **row}).items() for row in rows)
+    ]
+    columns = [
+        column
+        for column in dict.fromkeys(column for row in rows for column in row)
+        if column in TEXT_COLUMNS or not any(_is_missing(row.get(column)) for row in filled)
+    ]
+    return filled, columns
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -13,6 +13,7 @@ from crboost.tilt_name import tilt_name
 from crboost.tilt_rules import Classified, Judgement, Verdict
 from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
+from crboost.translate.text_lines import read_lines
 
 _WORDS = {"keep": True, "good": True, "reject": False, "bad": False}
 
@@ -21,27 +22,31 @@ def read_classified(path: Path) -> dict[str, Classified]:
     """The table that a classifier wrote: `tilt,verdict` and, if it likes, `probability,reason`.
 
     Raises:
-        FileFormatError: a column is missing, a verdict is no such word, a probability no number
-            from 0 to 1, or a tilt image comes twice.
+        FileFormatError: the file is missing, no text, or damaged; a column is missing, a verdict
+            is no such word, a probability no number from 0 to 1, or a tilt image comes twice.
     """
     found: dict[str, Classified] = {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        for column in ("tilt", "verdict"):
-            if column not in (reader.fieldnames or ()):
-                raise FileFormatError(path, f"has no column {column}", line=1)
-        for row in reader:
-            line = reader.line_num
-            word = (row["verdict"] or "").strip().lower()
-            if word not in _WORDS:
-                raise FileFormatError(
-                    path, f"verdict {row['verdict']!r}", line=line, hint=f"one of {list(_WORDS)}"
-                )
-            if row["tilt"] in found:
-                raise FileFormatError(path, f"{row['tilt']} comes twice", line=line)
-            found[row["tilt"]] = Classified(
-                _WORDS[word], _probability(path, line, row.get("probability")), row.get("reason")
+    reader = csv.DictReader(read_lines(path))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise FileFormatError(path, f"not a table: {error}", line=reader.line_num) from error
+    for column in ("tilt", "verdict"):
+        if column not in (reader.fieldnames or ()):
+            raise FileFormatError(path, f"has no column {column}", line=1)
+    for line, row in rows:
+        word = (row["verdict"] or "").strip().lower()
+        if word not in _WORDS:
+            raise FileFormatError(
+                path, f"verdict {row['verdict']!r}", line=line, hint=f"one of {list(_WORDS)}"
             )
+        if not row["tilt"]:
+            raise FileFormatError(path, "names no tilt image", line=line)
+        if row["tilt"] in found:
+            raise FileFormatError(path, f"{row['tilt']} comes twice", line=line)
+        found[row["tilt"]] = Classified(
+            _WORDS[word], _probability(path, line, row.get("probability")), row.get("reason")
+        )
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from crboost.errors import FileFormatError
+from crboost.errors import CrboostError, FileFormatError
 from crboost.tilt_name import tilt_name
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.defocus import DEGREES_PER_PHASE_UNIT, Defocus
@@ -27,17 +27,12 @@ from crboost.translate.warp_xml import (
     write_xml,
 )
 
-#: Warp's grids that move or turn parts of the specimen: RELION's columns have no place for them.
-DEFORMATIONS = (
-    "GridMovementX",
-    "GridMovementY",
-    "GridVolumeWarpX",
-    "GridVolumeWarpY",
-    "GridVolumeWarpZ",
-    "GridAngleX",
-    "GridAngleY",
-    "GridAngleZ",
-)
+#: Warp's grids that move or turn parts of the specimen, with their unit: RELION's columns have no
+#: place for them.
+DEFORMATIONS = {
+    **{f"GridVolumeWarp{axis}": "A" for axis in "XYZ"},
+    **{f"GridAngle{axis}": "deg" for axis in "XYZ"},
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,6 @@ class WarpTilt:
     axis_deg: float = 0.0
     offset_angstrom: tuple[float, float] = (0.0, 0.0)
     movement_angstrom: tuple[float, float] = (0.0, 0.0)
-    fov_fraction: float = 1.0
     defocus: Defocus | None = None
 
     @property
@@ -81,7 +75,8 @@ class WarpTiltSeries:
         level_angle_x_deg, level_angle_y_deg: how Warp levels the specimen.
         ctf_resolution_angstrom: of the whole series; None before `ts_ctf`.
         image_angstrom, volume_angstrom: sizes; newer versions of Warp only.
-        deformations: grids that hold more than one value: RELION's rows go without.
+        deformations: what RELION's rows go without: a grid that bends the specimen, or a corrected
+            magnification, each with how much it is.
     """
 
     name: str
@@ -149,9 +144,8 @@ def read_warp_tilt_series(path: Path) -> WarpTiltSeries:
     axis = xml.numbers("AxisAngle", count) or zeros
     offset_x = xml.numbers("AxisOffsetX", count) or zeros
     offset_y = xml.numbers("AxisOffsetY", count) or zeros
-    fov = xml.numbers("FOVFraction", count) or [1.0] * count
-    movement_x, deforms_x = _movement(xml, "GridMovementX", count)
-    movement_y, deforms_y = _movement(xml, "GridMovementY", count)
+    movement_x, bent_x = _movement(xml, "GridMovementX", count)
+    movement_y, bent_y = _movement(xml, "GridMovementY", count)
     defoci = _defoci(xml, count)
     tilts = tuple(
         WarpTilt(
@@ -162,7 +156,6 @@ def read_warp_tilt_series(path: Path) -> WarpTiltSeries:
             axis[i],
             (offset_x[i], offset_y[i]),
             (movement_x[i], movement_y[i]),
-            fov[i],
             defoci[i],
         )
         for i in range(count)
@@ -172,17 +165,11 @@ def read_warp_tilt_series(path: Path) -> WarpTiltSeries:
     if twice is not None:
         raise FileFormatError(path, f"MoviePath names {twice} twice")
     deformations = [
-        name
-        for name in DEFORMATIONS
-        if name not in ("GridMovementX", "GridMovementY")
-        and (grid := xml.grid(name)) is not None
-        and any(grid.values)
+        f"{name}, up to {max(map(abs, grid.values)):.3g} {unit}"
+        for name, unit in DEFORMATIONS.items()
+        if (grid := xml.grid(name)) is not None and any(grid.values)
     ]
-    deformations += [
-        name
-        for name, deforms in (("GridMovementX", deforms_x), ("GridMovementY", deforms_y))
-        if deforms
-    ]
+    deformations += [text for text in (bent_x, bent_y, _magnification(xml)) if text]
     resolution = xml.attribute("CTFResolutionEstimate", 0.0)
     return WarpTiltSeries(
         name=path.stem,
@@ -202,7 +189,11 @@ def read_warp_tilt_series(path: Path) -> WarpTiltSeries:
 
 
 def write_warp_tilt_series(path: Path, series: WarpTiltSeries, *, encoding: str = "utf-8") -> None:
-    """Write the XML of one tilt series in Warp's form, with what `WarpTiltSeries` knows."""
+    """Write the XML of one tilt series in Warp's form, with what `WarpTiltSeries` knows.
+
+    Raises:
+        CrboostError: some tilts have a defocus and others do not: Warp's grids hold one for each.
+    """
     root = ET.Element(
         "TiltSeries",
         {
@@ -229,9 +220,12 @@ def write_warp_tilt_series(path: Path, series: WarpTiltSeries, *, encoding: str 
     add_list(root, "AxisOffsetX", [number_text(t.offset_angstrom[0]) for t in tilts])
     add_list(root, "AxisOffsetY", [number_text(t.offset_angstrom[1]) for t in tilts])
     add_list(root, "MoviePath", [t.movie for t in tilts])
-    add_list(root, "FOVFraction", [number_text(t.fov_fraction) for t in tilts])
+    add_list(root, "FOVFraction", ["1" for _ in tilts])
     defoci = [t.defocus for t in tilts if t.defocus is not None]
     fitted = len(defoci) == len(tilts) > 0
+    if defoci and not fitted:
+        without = next(tilt.name for tilt in tilts if tilt.defocus is None)
+        raise CrboostError(f"{path}: tilt image {without} has no defocus, and others have one")
     if fitted:
         add_params(root, "OptionsCTF", {"Window": "512"})
     add_params(
@@ -341,8 +335,8 @@ def deformation_warnings(series: WarpTiltSeries) -> list[str]:
     if not series.deformations:
         return []
     return [
-        f"Warp's model bends the specimen ({', '.join(series.deformations)}); "
-        "RELION's tables cannot say so and go without"
+        "RELION's tables cannot say all of Warp's model, and go without "
+        + "; ".join(series.deformations)
     ]
 
 
@@ -410,16 +404,30 @@ def _centre_difference(
     return x, y
 
 
-def _movement(xml: WarpXml, element: str, count: int) -> tuple[list[float], bool]:
-    """A movement per tilt, and whether the grid holds more than that."""
+def _movement(xml: WarpXml, element: str, count: int) -> tuple[list[float], str | None]:
+    """A movement per tilt, and what the grid holds beyond that; in Angstrom."""
     grid = xml.grid(element)
     if grid is None or not any(grid.values):
-        return [0.0] * count, False
+        return [0.0] * count, None
     layers = grid.layers()
-    deforms = grid.width * grid.height > 1 or len(layers) not in (1, count)
-    if len(layers) == 1:
-        layers = layers * count
-    return (layers if len(layers) == count else [0.0] * count), deforms
+    if len(layers) not in (1, count):
+        most = max(map(abs, grid.values))
+        return [0.0] * count, f"{element}, up to {most:.3g} A ({len(layers)} layers)"
+    area = grid.width * grid.height
+    off = max(abs(value - layers[i // area]) for i, value in enumerate(grid.values))
+    bent = f"{element}, up to {off:.3g} A from the image's mean" if area > 1 else None
+    return layers * count if len(layers) == 1 else layers, bent
+
+
+def _magnification(xml: WarpXml) -> str | None:
+    """Warp's anisotropic magnification, where it is not one."""
+    matrix = xml.vector("MagnificationCorrection", 4)
+    if matrix is None:
+        return None
+    off = max(abs(value - unit) for value, unit in zip(matrix, (1, 0, 0, 1), strict=True))
+    if off < 1e-6:
+        return None
+    return f"MagnificationCorrection ({', '.join(map(number_text, matrix))}), up to {off:.2%}"
 
 
 def _defoci(xml: WarpXml, count: int) -> list[Defocus | None]:

@@ -372,9 +372,25 @@ def test_1_2_knows_only_the_aligned_images(tmp_path: Path) -> None:
         COLUMNS,
         *(line(i, 3.0 * i) for i in (1, 2, 4)),
     )
+    assert [tilt.section for tilt in read_aln(path).tilts] == [1, 2, 4]
     found = aln_alignments(list("abcde"), read_aln(path, images=5), ImageStack.plain(1.0))
     assert [name for name, a in found.items() if isinstance(a, TiltAlignment)] == ["b", "c", "e"]
     assert found["a"] == "AreTomo left it out"
+
+
+@pytest.mark.parametrize("images", [None, 4, 5])
+def test_1_2_with_a_dark_first_image_is_not_shifted(tmp_path: Path, images: int | None) -> None:
+    """Three aligned images, sections 1 to 3: section 3 is not the third of three."""
+    path = written(
+        tmp_path / "a.aln",
+        "# AreTomo Alignment / Priims bprmMn ",
+        "# 3  0 ",
+        COLUMNS,
+        *(line(i, 3.0 * i) for i in (1, 2, 3)),
+    )
+    aln = read_aln(path, images=images)
+    assert [tilt.section for tilt in aln.tilts] == [1, 2, 3]
+    assert aln.images == (images or 4)
 
 
 @real

@@ -143,6 +143,17 @@ def test_a_table_that_is_not_pytoms_is_refused(tmp_path: Path) -> None:
         read_candidates(tmp_path / "p.star")
 
 
+@pytest.mark.parametrize("value", ["abc", "nan", "inf"])
+@pytest.mark.parametrize("column", ["rlnAnglePsi", "rlnLCCmax", "rlnCutOff"])
+def test_a_cell_that_is_no_number_is_named(tmp_path: Path, column: str, value: str) -> None:
+    row = {**candidate((1, 2, 3), (0, 0, 0)), "rlnCutOff": 0.1, column: value}
+    labels = "".join(f"_{name}\n" for name in row)
+    cells = " ".join(str(cell) for cell in row.values())
+    (tmp_path / "p.star").write_text(f"data_particles\n\nloop_\n{labels}{cells}\n")
+    with pytest.raises(FileFormatError, match=rf"p\.star: row 1: {column} is not a number"):
+        read_candidates(tmp_path / "p.star")
+
+
 def test_an_optimisation_set_names_its_two_tables(tmp_path: Path) -> None:
     write_optimisation_set(tmp_path / "o.star", "J/candidates.star", "J/tomograms.star")
     text = (tmp_path / "o.star").read_text()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from crboost.errors import FileFormatError
 from crboost.translate.aln import AlnFile, AlnTilt, DarkFrame, LocalShift, read_aln
+from crboost.translate.candidates import read_candidates
 from crboost.translate.defocus import Defocus
 from crboost.translate.imod import (
     Transform,
@@ -23,6 +24,8 @@ from crboost.translate.imod import (
     tlt_text,
     xf_text,
 )
+from crboost.translate.tables import read_table, read_tilt_series, write_table
+from crboost.translate.tilt_filter import read_classified
 from crboost.translate.tomostar import TomostarTilt, read_tomostar, write_tomostar
 from crboost.translate.warp_frame_series import (
     FrameSeries,
@@ -47,6 +50,10 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "log": read_align_log,
     "tomostar": read_tomostar,
     "json": read_motion_angstrom,
+    "candidates": read_candidates,
+    "classified": read_classified,
+    "table": read_table,
+    "series": lambda path: read_tilt_series(path, path.parent),
 }
 
 
@@ -78,6 +85,16 @@ def whole_files(directory: Path) -> None:
     write_tomostar(
         directory / "tomostar", [TomostarTilt(f"{i}.tif", 3.0 * i, 85.0, i) for i in range(3)]
     )
+    columns = ("CoordinateX", "CoordinateY", "CoordinateZ", "AngleRot", "AngleTilt", "AnglePsi")
+    row = {f"rln{column}": 1.0 + i for i, column in enumerate((*columns, "LCCmax", "CutOff"))}
+    write_table(directory / "candidates", "", [row, row])
+    (directory / "classified").write_text(
+        "tilt,verdict,probability,reason\na,keep,0.5,\n'b c',reject,0.1,\"dark, or bent\"\n"
+    )
+    tilts = [{"rlnMicrographMovieName": "a.tif", "rlnTomoYTilt": 3.0}] * 2
+    write_table(directory / "table", "TS", tilts)
+    names = {"rlnTomoName": "TS", "rlnTomoTiltSeriesStarFile": "table"}
+    write_table(directory / "series", "global", [names])
     (directory / "json").write_text('{"0_0": {"x": [0.0, 1.0], "y": [0.0, 1.0]}}')
 
 
@@ -94,7 +111,7 @@ def test_whole_files_are_read(whole: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", READERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_damage(whole: Path, kind: str, data: st.DataObject) -> None:
     content = bytearray((whole / kind).read_bytes())
@@ -116,4 +133,6 @@ def test_damage(whole: Path, kind: str, data: st.DataObject) -> None:
     try:
         READERS[kind](path)
     except FileFormatError as error:
-        assert f"damaged_{kind}" in str(error)
+        # The global table names other files: their absence is told with their names.
+        assert kind == "series" or f"damaged_{kind}" in str(error)
+        assert str(whole) in str(error)

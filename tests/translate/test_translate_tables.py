@@ -30,6 +30,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.star"]
 
 
+def test_a_number_that_some_rows_lack_is_not_written_as_0(tmp_path: Path) -> None:
+    """RELION reads `<NA>` as 0: no phase plate is phase 0, but no CTF is not a resolution of 0."""
+    nan = float("nan")
+    rows = [
+        {"rlnMicrographMovieName": "a.tif", "rlnCtfMaxResolution": 5.0, "rlnPhaseShift": 90.0},
+        {"rlnMicrographMovieName": "b.tif", "rlnDefocusU": 3e4, "rlnTomoNominalDefocus": nan},
+        {"rlnMicrographMovieName": "c.tif", "rlnPhaseShift": None, "rlnDefocusU": nan},
+    ]
+    write_table(tmp_path / "a.star", "TS", rows)
+    assert "<NA>" not in (tmp_path / "a.star").read_text()
+    assert read_table(tmp_path / "a.star") == [
+        {"rlnMicrographMovieName": "a.tif", "rlnPhaseShift": 90.0},
+        {"rlnMicrographMovieName": "b.tif", "rlnPhaseShift": 0.0},
+        {"rlnMicrographMovieName": "c.tif", "rlnPhaseShift": 0.0},
+    ]
+    write_table(tmp_path / "b.star", "TS", [{"rlnDefocusU": 3e4}])
+    assert read_table(tmp_path / "b.star") == [{"rlnDefocusU": 3e4}]
+
+
 def test_a_mapping_becomes_a_list_of_values(tmp_path: Path) -> None:
     write_blocks(tmp_path / "m.star", {"general": {"rlnVoltage": 300.0}, "shift": [{"x": 1.0}]})
     text = (tmp_path / "m.star").read_text()

@@ -288,7 +288,6 @@ def test_defocus_of_a_negative_delta_is_that_of_the_other_axis() -> None:
             "rlnPhaseShift": 90,
         }
     )
-    assert Defocus.of_row(columns) == Defocus(3.0, pytest.approx(0.2), 30.0, 90.0)
 
 
 def series_file(path: Path, **changes: Any) -> Path:
@@ -334,17 +333,73 @@ def test_before_ts_ctf_there_is_no_defocus(tmp_path: Path) -> None:
     ]
 
 
-def test_what_relion_cannot_say_is_told(tmp_path: Path) -> None:
-    path = series_file(tmp_path / "TS.xml")
-    grid = '<GridAngleX Width="1" Height="1" Depth="2"><Node X="0" Y="0" Z="0" Value="0"/>'
-    edited(
-        path,
-        "</TiltSeries>",
-        f'{grid}<Node X="0" Y="0" Z="1" Value="0.5"/></GridAngleX></TiltSeries>',
+def grid_text(name: str, values: list[list[float]]) -> str:
+    """A grid with a row of values for each tilt."""
+    nodes = "".join(
+        f'<Node X="{x}" Y="0" Z="{z}" Value="{value}"/>'
+        for z, row in enumerate(values)
+        for x, value in enumerate(row)
     )
-    assert deformation_warnings(read_warp_tilt_series(path)) == [
-        "Warp's model bends the specimen (GridAngleX); RELION's tables cannot say so and go without"
+    size = f'Width="{len(values[0])}" Height="1" Depth="{len(values)}"'
+    return f"<{name} {size}>{nodes}</{name}>"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("", grid_text("GridAngleX", [[0.0], [-0.5], [0.2]]), "GridAngleX, up to 0.5 deg"),
+        ("", grid_text("GridVolumeWarpZ", [[0.0], [12.5]]), "GridVolumeWarpZ, up to 12.5 A"),
+        (
+            "GridMovementX",
+            grid_text("GridMovementX", [[1.0, 3.0], [0.0, 0.0], [5.0, 5.5]]),
+            "GridMovementX, up to 1 A from the image's mean",
+        ),
+        (
+            "GridMovementY",
+            grid_text("GridMovementY", [[1.0], [-3.0]]),
+            "GridMovementY, up to 3 A (2 layers)",
+        ),
+        (
+            'MagnificationCorrection="1, 0, 0, 1"',
+            'MagnificationCorrection="1.02, 0, 0, 0.99"',
+            "MagnificationCorrection (1.02, 0, 0, 0.99), up to 2.00%",
+        ),
+    ],
+)
+def test_what_relion_cannot_say_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = series_file(tmp_path / "TS.xml")
+    assert deformation_warnings(read_warp_tilt_series(path)) == []
+    text = path.read_text(encoding="utf-8-sig")
+    if old.startswith("Grid"):
+        start, end = text.index(f"<{old} "), text.index(f"</{old}>") + len(f"</{old}>")
+        text = text[:start] + new + text[end:]
+    elif old:
+        text = text.replace(old, new)
+    else:
+        text = text.replace("</TiltSeries>", new + "</TiltSeries>")
+    path.write_text(text)
+    series = read_warp_tilt_series(path)
+    assert deformation_warnings(series) == [
+        f"RELION's tables cannot say all of Warp's model, and go without {told}"
     ]
+    if old == "GridMovementX":  # the mean over the image is in the shifts
+        assert [tilt.movement_angstrom for tilt in series.tilts] == [(2, 0), (0, 0), (5.25, 0)]
+
+
+def test_a_share_of_the_field_that_is_no_number_harms_nobody(tmp_path: Path) -> None:
+    path = series_file(tmp_path / "TS.xml")
+    before = read_warp_tilt_series(path)
+    assert read_warp_tilt_series(edited(path, "<FOVFraction>1", "<FOVFraction>NaN")) == before
+
+
+def test_a_defocus_for_some_tilts_only_cannot_be_written(tmp_path: Path) -> None:
+    tilts = (
+        WarpTilt("a.tif", 0.0, 0.0, defocus=Defocus(3.0, 0.1, 45.0)),
+        WarpTilt("b.tif", 3.0, 3),
+    )
+    with pytest.raises(CrboostError, match="tilt image b has no defocus"):
+        write_warp_tilt_series(tmp_path / "TS.xml", WarpTiltSeries("TS", tilts))
+    assert not (tmp_path / "TS.xml").exists()
 
 
 def test_grid_of_field_and_tilts_takes_the_mean_of_the_field(tmp_path: Path) -> None:
