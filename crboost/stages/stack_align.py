@@ -14,7 +14,7 @@ from crboost.stages.cpu import FromStar
 from crboost.stages.tomograms import map_header
 from crboost.tilt_name import tilt_name
 from crboost.translate.alignment import aligned_output
-from crboost.translate.aln import aln_alignments, read_aln
+from crboost.translate.aln import aln_alignments, local_warnings, read_aln
 from crboost.translate.image_stack import Centre, ImageStack
 from crboost.translate.imod import (
     distortion_warnings,
@@ -55,7 +55,9 @@ class AreTomoAlign(FromStar):
         found = read_aln(directory / f"{series.name}{ending}", images=len(names))
         stack = _stack(context, series, _image_size(context, series), "half")
         alignments = aln_alignments(names, found, stack)
-        return aligned_output(series.rows, alignments, f"AreTomo{self._version}")
+        output = aligned_output(series.rows, alignments, f"AreTomo{self._version}")
+        output.warnings.extend(local_warnings(found, stack))
+        return output
 
 
 class ImodAlign(FromStar):

@@ -13,6 +13,7 @@ columns cannot hold.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,6 +147,18 @@ def aln_alignments(
             0.0, angle_sign * tilt.tilt_deg, tilt.axis_deg, *shift
         )
     return alignments
+
+
+def local_warnings(aln: AlnFile, stack: ImageStack) -> list[str]:
+    """What of AreTomo's local alignment RELION's rows go without."""
+    used = [math.hypot(*one.shift_px) for one in aln.local if one.good > 0.9]
+    if not used:
+        return []
+    most = max(used) * stack.pixel_size_angstrom
+    return [
+        f"AreTomo moved patches by themselves, by up to {most:.3g} A; RELION's tables "
+        "cannot say so and go without"
+    ]
 
 
 class _Draft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from crboost.translate.aln import (
     DarkFrame,
     LocalShift,
     aln_alignments,
+    local_warnings,
     read_aln,
 )
 from crboost.translate.image_stack import ImageStack
@@ -235,6 +237,11 @@ def test_aretomo3_header(tmp_path: Path) -> None:
     )
     aln = read_aln(path)
     assert (aln.alpha_offset_deg, aln.beta_offset_deg, aln.thickness_px) == (0.0, -2.5, 412)
+    assert local_warnings(aln, ImageStack.plain(2.0)) == [
+        "AreTomo moved patches by themselves, by up to 206 A; RELION's tables cannot say so and "
+        "go without"
+    ]
+    assert local_warnings(replace(aln, local=aln.local[1:]), ImageStack.plain(2.0)) == []
     assert aln.local[1] == LocalShift(1, 0, (-558.42, -802.0), (-100.07, 24.43), 0.0)
 
 

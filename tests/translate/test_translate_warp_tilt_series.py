@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import starfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ from crboost.translate.warp_tilt_series import (
     warp_import_files,
     write_warp_tilt_series,
 )
+from crboost.translate.warp_xml import WarpXml
 
 REAL = os.environ.get("CRBOOST_REAL_FIXTURES")
 real = pytest.mark.skipif(not REAL, reason="CRBOOST_REAL_FIXTURES is not set")
@@ -506,3 +508,66 @@ def test_real_file_survives_the_writer(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-16"):
         write_warp_tilt_series(tmp_path / "00254.xml", series, encoding=encoding)
         assert read_warp_tilt_series(tmp_path / "00254.xml") == series
+
+
+@real
+def test_points_land_where_warp_itself_put_them() -> None:
+    """27 points in 41 tilts of a series with level angles, as the C# WarpLib wrote them.
+
+    Its movement differs over the image: RELION's columns have the mean, the warning says how much
+    is missing, and with that added back the positions are Warp's.
+    """
+    from scipy.interpolate import make_interp_spline
+
+    testdata = Path(str(REAL)) / "warpem__warpylib/testdata"
+    xml, star = testdata / "TS_1.xml", testdata / "TS_1.star"
+    if not (xml.is_file() and star.is_file()):
+        pytest.skip("TS_1.xml of warpylib is not among the fixtures")
+    pixel, image, tomogram = 0.834, (5760, 4092), (4000, 5700, 1000)
+    series = read_warp_tilt_series(xml)
+    alignments = warp_alignments(series, image, tomogram, pixel)
+    blocks = starfile.read(star)
+    points = blocks["points"].to_numpy()
+    grids = [WarpXml(xml, "TiltSeries").grid(f"GridMovement{axis}") for axis in "XY"]
+    movement = []
+    for grid in grids:
+        assert grid is not None
+        movement.append(np.reshape(grid.values, (grid.depth, grid.height, grid.width)))
+
+    def spline(values: np.ndarray, at: float) -> np.ndarray:
+        """Warp's interpolation: a cubic spline through the nodes, straight at its ends."""
+        nodes = np.linspace(0, 1, len(values))
+        found: np.ndarray = make_interp_spline(nodes, values, k=3, bc_type="natural")(at)
+        return found
+
+    assert (series.level_angle_x_deg, series.level_angle_y_deg) == (1.457031, -5.920115)
+    bent, exact = [], []
+    middle = np.array([size / 2 for size in tomogram] + [1.0])
+    for row in blocks["mappings"].itertuples():
+        index = int(row.tiltID) - 1
+        tilt = series.tilts[index]
+        matrix = relion_matrix(alignments[tilt.name], pixel, tomogram, image)
+        voxel = np.append(points[int(row.pointID) - 1] / pixel, 0.0) + middle
+        seen = matrix @ voxel
+        expected = np.array([row.centeredCoordinateXAngst, row.centeredCoordinateYAngst])
+        error = seen[:2] * pixel - np.array(image) * pixel / 2 - expected
+        bent.append(error)
+        x, y = expected / (np.array(image) * pixel) + 0.5
+        local = [spline(spline(grid[index].T, x), y) for grid in movement]
+        exact.append(error + np.array(tilt.movement_angstrom) - local)
+
+        assert tilt.defocus is not None
+        mean = (tilt.defocus.u_angstrom + tilt.defocus.v_angstrom) / 2
+        depth = (seen - matrix @ middle)[2] * pixel
+        assert mean + series.hand * depth == pytest.approx(
+            (row.defocusU + row.defocusV) / 2, abs=0.05
+        )
+        assert tilt.defocus.u_angstrom - tilt.defocus.v_angstrom == pytest.approx(
+            abs(row.defocusU - row.defocusV), abs=0.05
+        )
+    assert np.abs(exact).max() < 0.1
+    (warning,) = deformation_warnings(series)
+    assert "GridMovementX, up to 12.3 A" in warning
+    assert "GridMovementY, up to 13.6 A" in warning
+    assert (np.abs(bent).max(axis=0) < (12.3, 13.6)).all()
+    assert np.abs(bent).max() > 10  # it is worth a warning
