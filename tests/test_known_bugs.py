@@ -150,8 +150,7 @@ ELSEWHERE: dict[int, Sequence[str]] = {
     ),
     36: (
         "translate/test_translate_aln.py::test_dark_images_keep_the_others_in_place",
-        "translate/test_translate_warp_tilt_series.py::"
-        "test_excluded_tilt_keeps_the_others_in_place",
+        "translate/test_translate_keep_tilts.py::test_excluded_tilt_keeps_the_others_in_place",
     ),
     37: (
         "builders/test_builders_contract.py::"

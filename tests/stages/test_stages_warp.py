@@ -282,7 +282,7 @@ def test_a_damaged_tomostar_fails_its_tilt_series_alone(project: Project) -> Non
         "TS_02": True,
         "TS_03": False,
     }
-    assert "TS_02.tomostar: not a readable STAR file" in str(found["TS_02"].problem)
+    assert "TS_02.tomostar: " in str(found["TS_02"].problem)
 
 
 def test_a_damaged_image_fails_its_tilt_series_alone(project: Project) -> None:
