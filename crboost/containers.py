@@ -221,7 +221,11 @@ def real_locations(
     Args:
         project_dir: absolute.
         links_in: directories of the project that hold links to raw data.
-        others: further files or directories, such as a gain reference.
+        others: further files or directories, such as a gain reference; absolute, or relative to
+            the project.
+
+    Returns:
+        Places that exist: a container does not start where one to be bound is not there.
     """
     places = {project_dir, Path(os.path.realpath(project_dir))}
     seen: set[str] = set()
@@ -235,14 +239,25 @@ def real_locations(
                 if entry.is_symlink():
                     places |= _steps(Path(entry.path), seen)
     for other in others:
-        places |= _steps(other if other.is_absolute() else project_dir / other, seen)
-        if not _inside(other, project_dir):
-            places.add(_shown(other))
-    return needed_binds(places)
+        places |= _way_to(Path(os.path.normpath(project_dir / other)), project_dir, seen)
+    return needed_binds(place for place in places if place.exists())
 
 
-def _inside(path: Path, project_dir: Path) -> bool:
-    return not path.is_absolute() or path.is_relative_to(project_dir)
+def _way_to(path: Path, project_dir: Path, seen: set[str]) -> set[Path]:
+    """What a container that sees the project has to see besides, so that `path` is there."""
+    places: set[Path] = set()
+    for _ in range(40):  # as many links as Linux itself follows
+        if not path.is_relative_to(project_dir):
+            return places | _steps(path, seen) | {_shown(path)}
+        # In the project's tree a link stays one; a place that is bound by its name does not.
+        between = [one for one in reversed(path.parents) if one.is_relative_to(project_dir)][1:]
+        link = next((one for one in between if one.is_symlink()), None)
+        if link is None:
+            break
+        places |= _steps(link, seen)
+        target = os.path.normpath(link.parent / link.readlink())
+        path = Path(target) / path.relative_to(link)
+    return places | _steps(path, seen)
 
 
 def _shown(path: Path) -> Path:
@@ -334,6 +349,7 @@ def relion_launch(
     environ: Mapping[str, str],
     client_binds: Iterable[Bind] | None = None,
     project_binds: Iterable[Path] | None = None,
+    files: Iterable[str] = (),
 ) -> RelionLaunch:
     """How to start relion_schemer on a project so that it can submit jobs from its container.
 
@@ -341,7 +357,9 @@ def relion_launch(
         environ: this process's environment.
         client_binds: the scheduler's client; default: what the settings name, else what
             `slurm_client_binds` finds.
-        project_binds: default: `real_locations` of the project.
+        project_binds: default: `real_locations` of the project and of `files`.
+        files: what the parameters of the run's jobs name: where jobs are not submitted, they run
+            in this container.
 
     Raises:
         ParameterError: the settings have no tools.relion.
@@ -354,13 +372,14 @@ def relion_launch(
         return RelionLaunch([], program, {**clean_environment(environ), **variables})
     if client_binds is None:
         client_binds = _client_binds(settings)
-    places = real_locations(project_dir) if project_binds is None else list(project_binds)
+    if project_binds is None:
+        project_binds = real_locations(project_dir, others=[Path(file) for file in files])
     prefix = wrap(
         [],
         "relion",
         settings,
         cwd=project_dir,
-        binds=[*(Bind.of(place) for place in places), *client_binds],
+        binds=[*(Bind.of(place) for place in project_binds), *client_binds],
         environment=variables,
     )
     return RelionLaunch(prefix, program, clean_environment(environ))

@@ -193,7 +193,7 @@ def open_job(request: Request, side_by_side: int | None = None) -> OpenJob:
         _by_slot(request, job_type.for_tool(effective.job.tool)),
     )
     stage = stage_for(job_type.name, effective.job.tool)
-    tools = ToolCommands(request.project, settings)
+    tools = ToolCommands(request.project, settings, effective.files())
     return OpenJob(job_type, stage, context, tools, at_once, settings)
 
 

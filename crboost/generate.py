@@ -12,6 +12,7 @@ import platform
 import secrets
 import shlex
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -143,7 +144,13 @@ def _write_job(
         resources = _write_array(project, run, job.node, array, settings)
     write_json(directory / RESOURCES_FILE, resources.to_dict())
     submission = submission_for(
-        project, run, job.node, resources, settings, native=job_type.is_native
+        project,
+        run,
+        job.node,
+        resources,
+        settings,
+        native=job_type.is_native,
+        files=parameters.effective(job.node).files(),
     )
     workers = int(job.resources.get("workers", 1))
     if job_type.is_native:
@@ -189,14 +196,20 @@ def submission_for(
     settings: Settings,
     *,
     native: bool,
+    files: Iterable[str] = (),
 ) -> Submission | None:
-    """Write what a job is submitted by; None where jobs run on this machine."""
+    """Write what a job is submitted by; None where jobs run on this machine.
+
+    Args:
+        native: RELION's own job, in whose container the whole command runs.
+        files: what its parameters name.
+    """
     if settings.scheduler.kind == "local":
         return None
     from crboost.scheduler.submission import write_submission
 
     return write_submission(
-        project, scripts_directory(run), node, resources, settings, native=native
+        project, scripts_directory(run), node, resources, settings, native=native, files=files
     )
 
 

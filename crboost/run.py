@@ -35,7 +35,7 @@ from crboost.job_directory import (
     read_job_file,
     tail,
 )
-from crboost.parameters import ProjectParameters, job_type_of
+from crboost.parameters import ProjectParameters, job_type_of, read_parameters
 from crboost.plan import PLAN_FILE, Plan
 from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import read_job, write_job
@@ -388,7 +388,13 @@ class Run:
         native = CATALOGUE[job_type_of(node)].is_native
         options = queue_options(
             submission_for(
-                self.project.directory, self.name, node, resources, settings, native=native
+                self.project.directory,
+                self.name,
+                node,
+                resources,
+                settings,
+                native=native,
+                files=read_parameters(self.directory / PARAMETERS_FILE).effective(node).files(),
             )
         )
         for star in self._job_stars(node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from crboost.builders.step import Step
@@ -14,7 +15,7 @@ from crboost.containers import (
     wrap,
 )
 from crboost.files import read_json
-from crboost.parameters import JobParameters
+from crboost.parameters import JobParameters, read_parameters
 from crboost.settings import Settings
 
 #: The installation as a run froze it, beside the run's parameters.
@@ -30,11 +31,14 @@ class ToolCommands:
     Args:
         project: project directory, absolute.
         settings: the installation; None runs everything natively.
+        files: what the job's parameters name (`EffectiveParameters.files`): its containers see it,
+            wherever it is.
     """
 
-    def __init__(self, project: Path, settings: Settings | None) -> None:
+    def __init__(self, project: Path, settings: Settings | None, files: Iterable[str]) -> None:
         self._project = project
         self._settings = settings
+        self._files = tuple(Path(file) for file in files)
         self._binds: list[Path] | None = None
 
     def _in_container(self, tool: str) -> Settings | None:
@@ -68,7 +72,7 @@ class ToolCommands:
         if settings is None:
             return argv
         if self._binds is None:
-            self._binds = real_locations(self._project)
+            self._binds = real_locations(self._project, others=self._files)
         inside = {**allowed_environment(os.environ, settings.containers), **step.environment}
         return wrap(
             argv,
@@ -86,6 +90,11 @@ class ToolCommands:
         if where is None or not where.executable or argv[0] != MAIN_PROGRAMS.get(tool):
             return list(argv)
         return [where.executable, *argv[1:]]
+
+
+def frozen_files(snapshot: Path) -> tuple[str, ...]:
+    """The files that the parameters of a run name; none for a scheme that is no run."""
+    return read_parameters(snapshot).files() if snapshot.is_file() else ()
 
 
 def frozen_settings(snapshot: Path) -> Settings | None:

@@ -231,10 +231,13 @@ class TestLocations:
             (tmp_path / "project" / "frames" / f"{number}.tif").symlink_to(target)
         assert real_locations(tmp_path / "project") == [tmp_path / "project", tmp_path / "raw"]
 
-    def test_a_link_to_nothing_is_no_error(self, tmp_path: Path) -> None:
-        (tmp_path / "project" / "frames").mkdir(parents=True)
-        (tmp_path / "project" / "frames" / "a.tif").symlink_to(tmp_path / "gone" / "a.tif")
-        assert tmp_path / "gone" in real_locations(tmp_path / "project")
+    def test_what_is_not_there_is_left_out(self, tmp_path: Path) -> None:
+        """No container starts with it; without it, the tool says which file is missing."""
+        project = tmp_path / "project"
+        (project / "frames").mkdir(parents=True)
+        (project / "frames" / "a.tif").symlink_to(tmp_path / "gone" / "a.tif")
+        gone = tmp_path / "gone" / "refs" / "gain.mrc"
+        assert real_locations(project, others=[gone]) == [project]
 
     def test_other_files(self, tmp_path: Path) -> None:
         (tmp_path / "refs").mkdir()
@@ -243,6 +246,31 @@ class TestLocations:
         (project / "frames").mkdir(parents=True)
         found = real_locations(project, others=[tmp_path / "refs" / "gain.mrc", Path("inside.mrc")])
         assert found == [project, tmp_path / "refs"]
+        beside = Path("../refs/gain.mrc")
+        assert real_locations(project, others=[beside]) == [project, tmp_path / "refs"]
+
+    def test_another_file_behind_links(self, tmp_path: Path) -> None:
+        for name in ("disk", "by_name"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "disk" / "gain.mrc").touch()
+        (tmp_path / "by_name" / "newest.mrc").symlink_to(tmp_path / "disk" / "gain.mrc")
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "gain.mrc").symlink_to("../by_name/newest.mrc")
+        both = [tmp_path / "by_name", tmp_path / "disk", project]
+        assert real_locations(project, others=[Path("gain.mrc")]) == both
+        assert real_locations(project, others=[tmp_path / "by_name" / "newest.mrc"]) == both
+
+    def test_another_file_in_a_directory_that_is_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "disk" / "maps").mkdir(parents=True)
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "mask.mrc").touch()
+        (tmp_path / "disk" / "maps" / "mask.mrc").symlink_to("../../store/mask.mrc")
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "maps").symlink_to("../disk/maps")
+        found = real_locations(project, others=[Path("maps/mask.mrc")])
+        assert set(found) == {tmp_path / "disk", tmp_path / "store", project}
 
 
 class TestImages:
@@ -310,6 +338,20 @@ class TestRelion:
             "RELION_QSUB_EXTRA1=Partition",
             "RELION_QSUB_EXTRA8=Time limit",
         } <= inside
+
+    def test_files_of_the_runs_jobs_are_seen(self, tmp_path: Path, engine: Path) -> None:
+        """Jobs that are not submitted run in the schemer's container."""
+        for name in ("project", "refs"):
+            (tmp_path / name).mkdir()
+        for name in ("r.sif", "refs/gain.mrc"):
+            (tmp_path / name).touch()
+        site = Settings(
+            containers=ContainerSettings(executable=str(engine)),
+            tools={"relion": ToolSettings(image=tmp_path / "r.sif")},
+        )
+        gain = str(tmp_path / "refs" / "gain.mrc")
+        launch = relion_launch(site, tmp_path / "project", environ={}, files=[gain])
+        assert str(tmp_path / "refs") in launch.argv_prefix
 
     def test_on_the_machine_itself(self, tmp_path: Path) -> None:
         site = Settings(

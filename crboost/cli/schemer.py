@@ -49,7 +49,7 @@ def run(
     from crboost.relion.schemer.holder import hold
 
     opened = _open(project)
-    raise typer.Exit(hold(opened.directory, scheme, make_engine(engine, opened.directory)))
+    raise typer.Exit(hold(opened.directory, scheme, make_engine(engine, opened.directory, scheme)))
 
 
 @app.command("status")
@@ -181,19 +181,27 @@ def copy(project: ProjectPath, scheme: Scheme, new_name: Annotated[str, typer.Ar
     typer.echo(f"Schemes/{new_name} is a copy of Schemes/{scheme}.")
 
 
-def make_engine(choice: EngineChoice | None, project: Path) -> Engine:
+def make_engine(choice: EngineChoice | None, project: Path, scheme: str) -> Engine:
     """The engine that was asked for, else the one that the settings name."""
     from crboost.containers import relion_launch, schemer_environment
+    from crboost.project import PARAMETERS_FILE
+    from crboost.relion.scheme import scheme_dir
     from crboost.relion.schemer.engine import EmbeddedEngine, RelionEngine
     from crboost.relion.schemer.walker import WalkerOptions
     from crboost.scheduler.outcome import alive_check
     from crboost.scheduler.watch import SchemeWatch
     from crboost.settings import load_settings
+    from crboost.tool_commands import frozen_files
 
     settings = load_settings()
     name = choice.value if choice else settings.engine
     if name == "relion":
-        launch = relion_launch(settings, project, environ=os.environ)
+        launch = relion_launch(
+            settings,
+            project,
+            environ=os.environ,
+            files=frozen_files(scheme_dir(project, scheme) / PARAMETERS_FILE),
+        )
         return RelionEngine(
             launch.argv_prefix,
             environ=launch.environ,

@@ -89,6 +89,7 @@ class Acquisition(ParameterModel):
         title="Gain reference",
         description="The gain reference that jobs apply; None: the one that came with the data.",
         follows="data.gain_reference",
+        file=True,
     )
     gain_flip_x: bool = field(
         False, title="Flip gain in x", description="Mirror the gain reference left to right."

@@ -38,6 +38,7 @@ def field(
     follows: str | Sequence[str] = (),
     tools: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
+    file: bool = False,
 ) -> Any:
     """Declare one parameter.
 
@@ -53,6 +54,7 @@ def field(
             paths, the product of their values.
         tools: the tools that use it; None: every tool of this job type.
         methods: where a tool has several methods, those that use it; None: all of them.
+        file: it names a file that the job reads: its container has to see it.
     """
     paths = [follows] if isinstance(follows, str) else list(follows)
     extra: dict[str, Any] = {}
@@ -66,6 +68,8 @@ def field(
         extra["tools"] = list(tools)
     if methods is not None:
         extra["methods"] = list(methods)
+    if file:
+        extra["file"] = True
     return Field(
         default, title=title, description=description, ge=ge, le=le, json_schema_extra=extra
     )
@@ -90,6 +94,7 @@ class FieldFacts:
     follows: tuple[str, ...]
     tools: tuple[str, ...] | None
     methods: tuple[str, ...] | None
+    file: bool
 
     def with_unit(self, value: Any) -> str:
         """`value` as text, followed by the unit if there is one."""
@@ -136,7 +141,15 @@ def field_facts(model: type[BaseModel], name: str) -> FieldFacts:
         follows=tuple(extra.get("follows", ())),
         tools=tuple(extra["tools"]) if "tools" in extra else None,
         methods=tuple(extra["methods"]) if "methods" in extra else None,
+        file=bool(extra.get("file", False)),
     )
+
+
+def files_of(value: Any) -> tuple[str, ...]:
+    """The files that a parameter with `file` names: none, one, or several."""
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def plain_type(annotation: Any) -> Any:

@@ -28,5 +28,8 @@ class DataSources(ParameterModel):
         [], title="Mdocs", description="Glob patterns of the mdoc files, one for each tilt series."
     )
     gain_reference: str | None = field(
-        None, title="Gain reference", description="The camera's gain reference file."
+        None,
+        title="Gain reference",
+        description="The camera's gain reference file.",
+        file=True,
     )

@@ -31,6 +31,7 @@ class _CryoCare(JobParameters):
         title="Input",
         description="Tomograms' STAR file with halves, relative to the project; None: the newest "
         "one that fits.",
+        file=True,
     )
     use_gpu: bool = field(
         True,
@@ -108,6 +109,7 @@ class DenoisePredict(_CryoCare):
         None,
         title="Model",
         description="cryoCARE model (.tar.gz), relative to the project; None: the newest.",
+        file=True,
     )
     denoising_tomo_name: TiltSeriesNames = field(
         "",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from crboost.parameters.acquisition import Acquisition
-from crboost.parameters.base import ParameterModel, field_facts
+from crboost.parameters.base import FieldFacts, ParameterModel, field_facts, files_of
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
 from crboost.parameters.errors import ParameterProblemsError, Problem, problems_of, unknown
@@ -61,6 +61,19 @@ class EffectiveParameters:
         users = (path for path in sorted(model.yields_to_mdoc) if self.origin(path).is_chosen)
         return values | {f"{path} set by the user": True for path in users}
 
+    def files(self) -> tuple[str, ...]:
+        """The files that the job's parameters name, absolute or relative to the project."""
+        model = type(self.job)
+        paths = [f"job.{name}" for name in model.model_fields] + sorted(model.uses)
+        return tuple(
+            dict.fromkeys(
+                file
+                for path in paths
+                if self._facts(path).file
+                for file in files_of(self.value(path))
+            )
+        )
+
     def value(self, path: str) -> Any:
         """The value at a path like "microscope.pixel_size_angstrom" or "job.rescale_angpixs"."""
         group, name = self._find(path)
@@ -85,6 +98,10 @@ class EffectiveParameters:
             for each, origin in zip(follows, origins, strict=True)
         ]
         return Origin(source=source, detail="follows " + " × ".join(told))
+
+    def _facts(self, path: str) -> FieldFacts:
+        group, name = self._find(path)
+        return field_facts(type(group), name)
 
     def _find(self, path: str) -> tuple[ParameterModel, str]:
         head, _, name = path.rpartition(".")

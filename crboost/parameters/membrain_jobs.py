@@ -33,12 +33,14 @@ class MembraneSegmentation(JobParameters):
         title="Input",
         description="Tomograms' STAR file, relative to the project; None: the newest that fits, "
         "denoised ones first.",
+        file=True,
     )
     model_path: str = field(
         "",
         title="Model",
-        description="Checkpoint of a trained network (.ckpt), in the project or where its "
-        "containers see it; membrain-seg's documentation names its own.",
+        description="Checkpoint of a trained network (.ckpt); membrain-seg's documentation names "
+        "its own.",
+        file=True,
     )
     rescale_patches: bool = field(
         True,

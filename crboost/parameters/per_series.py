@@ -21,6 +21,7 @@ class PerTiltSeries(JobParameters):
         title="Input",
         description="Tilt-series STAR file to work on, relative to the project; None: the newest "
         "one that fits.",
+        file=True,
     )
     array_throttle: int = field(
         20,

@@ -22,7 +22,7 @@ from pydantic_core import InitErrorDetails
 from crboost import files
 from crboost.errors import ParameterError
 from crboost.parameters.acquisition import Acquisition
-from crboost.parameters.base import ParameterModel, field_facts, plain_type
+from crboost.parameters.base import ParameterModel, field_facts, files_of, plain_type
 from crboost.parameters.changes import from_text, is_default, leaf_changes, place
 from crboost.parameters.computing import Computing
 from crboost.parameters.data import DataSources
@@ -201,6 +201,15 @@ class ProjectParameters(ParameterModel):
         """
         group, name = self._find(path)
         return getattr(group, name)
+
+    def files(self) -> tuple[str, ...]:
+        """The files that the parameters name, of all jobs; absolute or relative to the project."""
+        found: dict[str, None] = {}
+        for path in self.paths():
+            group, name = self._find(path)
+            if field_facts(type(group), name).file:
+                found |= dict.fromkeys(files_of(getattr(group, name)))
+        return tuple(found)
 
     def origin(self, path: str) -> Origin:
         """Where the value at `path` came from.

@@ -87,6 +87,7 @@ class _OnTiltSeries(RelionJobParameters):
         title="Input",
         description="Tilt-series STAR file to work on, relative to the project; None: the newest "
         "one that fits.",
+        file=True,
     )
 
 
@@ -96,6 +97,7 @@ class _OnParticles(RelionJobParameters):
         title="Input",
         description="Optimisation set (particles and tomograms) to work on, relative to the "
         "project; None: the newest one that fits.",
+        file=True,
     )
 
 
@@ -164,7 +166,10 @@ class MotionCorr(_OnTiltSeries):
         le=100,
     )
     defect_file: str | None = field(
-        None, title="Defects", description="Text or image of the camera's bad pixels."
+        None,
+        title="Defects",
+        description="Text or image of the camera's bad pixels.",
+        file=True,
     )
 
     @model_validator(mode="after")
@@ -518,11 +523,13 @@ class _Refinement(_OnParticles):
         None,
         title="Reference",
         description="Map to start from, relative to the project; None: the newest that fits.",
+        file=True,
     )
     input_mask: str | None = field(
         None,
         title="Mask",
         description="Mask of the reference, relative to the project; None: a sphere.",
+        file=True,
     )
     symmetry: Symmetry = field("C1", title="Symmetry", description="Point group of the particle.")
     ini_high: float = field(

@@ -60,14 +60,19 @@ class TemplateMatching(JobParameters):
         None,
         title="Input",
         description="Tomograms' STAR file, relative to the project; None: the newest that fits.",
+        file=True,
     )
     template_path: str = field(
         "",
         title="Template",
         description="Map of the template (.mrc) with the tomograms' pixel size and contrast.",
+        file=True,
     )
     mask_path: str = field(
-        "", title="Mask", description="Mask of the template (.mrc), in a box of the same size."
+        "",
+        title="Mask",
+        description="Mask of the template (.mrc), in a box of the same size.",
+        file=True,
     )
     angular_search: float = field(
         12.0,
@@ -162,6 +167,7 @@ class ExtractCandidates(JobParameters):
         None,
         title="Input",
         description="Output of a template matching, relative to the project; None: the newest.",
+        file=True,
     )
     particle_diameter_ang: float = field(
         200.0,

@@ -34,6 +34,7 @@ class TiltFilter(JobParameters):
         title="Input",
         description="Tilt-series STAR file to work on, relative to the project; None: the newest "
         "one that fits.",
+        file=True,
     )
     defocus_min_um: float | None = field(
         None,

@@ -84,7 +84,7 @@ def write_submission(
     settings: Settings,
     *,
     native: bool = False,
-    binds: Iterable[Path] | None = None,
+    files: Iterable[str] = (),
 ) -> Submission | None:
     """Write what a job of a run is submitted by. Call it again when its resources change.
 
@@ -93,7 +93,8 @@ def write_submission(
             would take for a job of the scheme.
         node: the job's name in the scheme; its directory below `run_dir` gets the template.
         native: the job's command is RELION's own, not a driver.
-        binds: what RELION's container has to see; default: `real_locations` of the project.
+        files: what the job's parameters name (`EffectiveParameters.files`): RELION's container
+            sees it, wherever it is.
 
     Returns:
         What goes into the job's `job.star`; None if jobs run on this machine.
@@ -111,7 +112,7 @@ def write_submission(
     if problems:
         raise CrboostError(f"{path}: " + "; ".join(problems))
     extras = extra_values(resources, scheduler)
-    container = _container(project_dir, resources, settings, binds) if native else []
+    container = _container(project_dir, resources, settings, files) if native else []
     filling = Filling(
         extras=extras,
         setup=setup_lines(settings, in_container=bool(container)),
@@ -133,10 +134,10 @@ def write_submission(
 
 
 def _container(
-    project_dir: Path, resources: Resources, settings: Settings, binds: Iterable[Path] | None
+    project_dir: Path, resources: Resources, settings: Settings, files: Iterable[str]
 ) -> list[str]:
     """What goes before a shell so that it runs in RELION's container."""
-    places = real_locations(project_dir) if binds is None else list(binds)
+    places = real_locations(project_dir, others=[Path(file) for file in files])
     # Without a home there is no cache, and font libraries complain about it by the hundred.
     variables = {"XDG_CACHE_HOME": "/tmp"} | {
         name: value
@@ -215,11 +216,17 @@ exit "$code"
 """
 
 
-def gui_template(settings: Settings, project_dir: Path, name: str) -> str:
-    """A template filled for people who submit jobs from RELION's GUI on this project."""
+def gui_template(
+    settings: Settings, project_dir: Path, name: str, files: Iterable[str] = ()
+) -> str:
+    """A template filled for people who submit jobs from RELION's GUI on this project.
+
+    Args:
+        files: what the project's parameters name (`ProjectParameters.files`).
+    """
     template = find_template(name).read_text(encoding="utf-8")
     native = name == template_name(settings, native=True, gpus=False)
-    container = _container(project_dir, Resources(), settings, None) if native else []
+    container = _container(project_dir, Resources(), settings, files) if native else []
     filling = Filling(
         setup=setup_lines(settings, in_container=bool(container)), container=container
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,47 @@ def test_a_job_without_parameters_is_checked_when_it_is_used() -> None:
 def test_an_effective_job_is_what_it_says(project: ProjectParameters) -> None:
     with pytest.raises(TypeError, match="tsAlignment has TsAlignment, not TsReconstruct"):
         project.effective("tsAlignment").job_as(TsReconstruct)
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "nodes"),
+    [
+        ("data.gain_reference", {"fsMotionAndCtf", "motionCorr"}),
+        ("acquisition.gain_reference_path", {"fsMotionAndCtf", "motionCorr"}),
+        ("jobs.motionCorr.defect_file", {"motionCorr"}),
+        ("jobs.templateMatching.template_path", {"templateMatching"}),
+        ("jobs.templateMatching__2.mask_path", {"templateMatching__2"}),
+        ("jobs.membraneSegmentation.model_path", {"membraneSegmentation"}),
+        ("jobs.class3d.input_reference", {"class3d"}),
+        ("jobs.class3d.input_mask", {"class3d"}),
+        ("jobs.tsAlignment.input_tilt_series", {"tsAlignment"}),
+    ],
+)
+def test_the_files_of_a_job_are_known(
+    project: ProjectParameters, path: str, nodes: set[str]
+) -> None:
+    changed = project.with_values({path: "/elsewhere/a.mrc"})
+    assert changed.files() == ("/elsewhere/a.mrc",)
+    every = {*JOB_MODELS, "templateMatching__2"}
+    assert {node for node in every if changed.effective(node).files()} == nodes
+
+
+def test_without_files_there_are_none(project: ProjectParameters) -> None:
+    assert project.files() == ()
+    assert project.effective("fsMotionAndCtf").files() == ()
+
+
+def test_every_parameter_that_is_called_a_file_says_so() -> None:
+    """A container would not see it."""
+    models = {*JOB_MODELS.values(), *GROUPS.values()}
+    for model in models:
+        for name in model.model_fields:
+            facts = field_facts(model, name)
+            if facts.kind is str and re.search("_(path|file|reference|mask)$|^input_", name):
+                assert facts.file, (model.__name__, name)
 
 
 # -- fingerprints ----------------------------------------------------------------------------

@@ -82,9 +82,7 @@ class TestWrite:
 
     def test_relions_own_command(self, tmp_path: Path) -> None:
         resources = Resources(tasks=4, gpus=1)
-        made = write_submission(
-            tmp_path, RUN, "refine", resources, site(), native=True, binds=[tmp_path]
-        )
+        made = write_submission(tmp_path, RUN, "refine", resources, site(), native=True)
         assert made is not None
         text = (tmp_path / made.template).read_text()
         assert (
@@ -95,6 +93,20 @@ class TestWrite:
         assert "\nmpirun -n XXXmpinodesXXX XXXcommandXXX\n" in text
         assert 'export "APPTAINERENV_$name=${!name}"' in text
         assert "--gres=XXXextra6XXX" in text
+
+    def test_relions_container_sees_the_files_of_the_parameters(self, tmp_path: Path) -> None:
+        for name in ("project", "disk", "refs"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "disk" / "gain.mrc").touch()
+        gain = tmp_path / "refs" / "gain.mrc"
+        gain.symlink_to(tmp_path / "disk" / "gain.mrc")
+        made = write_submission(
+            tmp_path / "project", RUN, "a", Resources(), site(), native=True, files=[str(gain)]
+        )
+        assert made is not None
+        text = (tmp_path / "project" / made.template).read_text()
+        binds = [f"--bind {tmp_path / name}" for name in ("disk", "project", "refs")]
+        assert " ".join(binds) in text
 
     def test_again_with_more_memory(self, tmp_path: Path) -> None:
         write_submission(tmp_path, RUN, "a", Resources(), site())
