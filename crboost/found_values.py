@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Values of a parameter are the same that differ by less than this part of them.
 SAME_VALUE = 0.005
 
+#: What the mdoc of a tilt series may say of it alone, unless somebody has chosen a value.
+OF_OPTICS_GROUP = ("microscope.pixel_size_angstrom", "microscope.acceleration_voltage_kv")
+
 
 def with_found_values(
     parameters: ProjectParameters, found: Iterable[ParameterFinding]
@@ -51,7 +54,10 @@ def contradiction(parameters: ProjectParameters, found: ParameterFinding) -> lis
         same = plain(chosen) == plain(found.value)
     if same:
         return []
-    return [
-        f"{found.path} stays {chosen} ({parameters.origin(found.path)}), but {found.detail} says "
-        f"{found.value}"
-    ]
+    origin = parameters.origin(found.path)
+    if not origin.is_chosen and found.path in OF_OPTICS_GROUP:
+        return [
+            f"{found.detail} says {found.value}, the project has {found.path} = {chosen}: the tilt "
+            "series gets an optics group of its own"
+        ]
+    return [f"{found.path} stays {chosen} ({origin}), but {found.detail} says {found.value}"]

@@ -27,6 +27,7 @@ from crboost.acquisition.tilt_series import TiltSeriesAcquisition, read_tilt_ser
 from crboost.acquisition.watch import scan
 from crboost.errors import FileFormatError, ProjectError
 from crboost.files import locked
+from crboost.found_values import OF_OPTICS_GROUP
 from crboost.raw_data import FRAMES, MDOCS, make_link, raw_series, replace_link
 from crboost.tilt_name import plain_name
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from crboost.project import Project
 
 LOCK_FILE = ".crboost/intake.lock"
-
-#: Parameters that must be the same in all tilt series of a project.
-COMMON = ("microscope.pixel_size_angstrom", "microscope.acceleration_voltage_kv")
 
 #: Facts by which a series is taken in.
 _Told = SeriesComplete | SeriesPartial
@@ -224,10 +222,10 @@ def _tell_parameters(project: Project, taken: Sequence[_Taken], problems: list[s
 
 
 def _differences(project: Project, taken: _Taken) -> list[str]:
-    """Where a series does not fit the parameters that all series of a project share."""
+    """Where a series was taken otherwise than the project's parameters say."""
     first = next(iter(taken.movies.values()), None)
     found, _ = conclude([taken.acquisition], [_header(first)] if first else [])
-    return project.contradictions(one for one in found if one.path in COMMON)
+    return project.contradictions(one for one in found if one.path in OF_OPTICS_GROUP)
 
 
 def _link(project: Project, taken: _Taken) -> list[str]:

@@ -9,6 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crboost.builders.series_values import (
+    Row,
+    TiltSeries,
+    optics_of,
+    tilt_axis_deg,
+    tilt_dose_e_per_a2,
+)
 from crboost.builders.step import Step
 from crboost.parameters import (
     DEFAULT_EER_FRAMES_PER_FRACTION,
@@ -19,16 +26,13 @@ from crboost.parameters import (
 )
 from crboost.tilt_name import tilt_name
 
-Row = Mapping[str, Any]
-
 #: More BLAS threads than one only make the worker processes fight for the cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def frames(
     python: str,
-    series: str,
-    rows: Sequence[Row],
+    series: TiltSeries,
     parameters: EffectiveParameters,
     job_type_parameters: FsMotionAndCtf,
     out: str,
@@ -38,24 +42,26 @@ def frames(
 
     Args:
         python: the interpreter that has crboost installed.
-        series: the tilt series' name.
-        rows: its RELION import table, one row per tilt image.
+        series: the tilt series, as RELION's import table has it.
         parameters: what the job sees of microscope and acquisition.
         job_type_parameters: the job's own.
         out: project-relative directory for the results.
         workers: processes that the tool may use.
     """
     job, acquisition = job_type_parameters, parameters.acquisition
+    optics = optics_of(series, parameters)
     spec = {
-        "tilt_series": series,
-        **_optics(parameters),
-        "dose_per_tilt_e_per_a2": acquisition.dose_per_tilt_e_per_a2
-        * acquisition.dose_calibration_factor,
+        "tilt_series": series.name,
+        "pixel_size_angstrom": optics.movie_pixel_size_angstrom,
+        "voltage_kv": optics.voltage_kv,
+        "spherical_aberration_mm": optics.spherical_aberration_mm,
+        "amplitude_contrast": optics.amplitude_contrast,
+        "dose_per_tilt_e_per_a2": tilt_dose_e_per_a2(series, parameters),
         "gain_reference": acquisition.gain_reference_path,
         "gain_flip_x": acquisition.gain_flip_x,
         "gain_flip_y": acquisition.gain_flip_y,
         "gain_transpose": acquisition.gain_transpose,
-        "eer_frames_per_fraction": _eer_grouping(rows, acquisition.eer_frames_per_fraction),
+        "eer_frames_per_fraction": _eer_grouping(series.rows, acquisition.eer_frames_per_fraction),
         "motion_bfactor_a2": job.m_bfac,
         "motion_resolution_angstrom": list(job.motion_resolution_angstrom),
         "ctf_window_px": job.c_window,
@@ -72,7 +78,7 @@ def frames(
                 "pre_exposure_e_per_a2": float(row["rlnMicrographPreExposure"]),
                 "nominal_defocus_um": _positive_defocus_um(row),
             }
-            for row in rows
+            for row in series.rows
         ],
     }
     return _step("frames", python, spec, out, ["--workers", str(workers)])
@@ -80,8 +86,7 @@ def frames(
 
 def align(
     python: str,
-    series: str,
-    rows: Sequence[Row],
+    series: TiltSeries,
     parameters: EffectiveParameters,
     job_type_parameters: TsAlignment,
     out: str,
@@ -89,12 +94,10 @@ def align(
     """Alignment of one tilt series, whose rows name the motion-corrected images."""
     job = job_type_parameters
     spec = {
-        "tilt_series": series,
-        "pixel_size_angstrom": parameters.microscope.pixel_size_angstrom,
+        "tilt_series": series.name,
+        "pixel_size_angstrom": optics_of(series, parameters).pixel_size_angstrom,
         "alignment_pixel_size_angstrom": job.alignment_pixel_size_angstrom,
-        "tilt_axis_deg": float(rows[0]["rlnTomoNominalTiltAxisAngle"])
-        if rows
-        else parameters.acquisition.tilt_axis_degrees,
+        "tilt_axis_deg": tilt_axis_deg(series, parameters),
         "sample_thickness_nm": job.thickness_nm,
         "method": job.alignment_mode,
         "fiducial_diameter_nm": job.fiducial_diameter_nm,
@@ -105,7 +108,7 @@ def align(
                 "image": row["rlnMicrographName"],
                 "tilt_angle_deg": float(row["rlnTomoNominalStageTiltAngle"]),
             }
-            for row in rows
+            for row in series.rows
         ],
     }
     return _step("align", python, spec, out, [])
@@ -113,21 +116,20 @@ def align(
 
 def reconstruct(
     python: str,
-    series: str,
-    rows: Sequence[Row],
+    series: TiltSeries,
     parameters: EffectiveParameters,
     job_type_parameters: TsReconstruct,
     out: str,
 ) -> Step:
     """Reconstruction of one aligned tilt series."""
     job = job_type_parameters
-    acquisition = parameters.acquisition
-    dose = acquisition.dose_per_tilt_e_per_a2 * acquisition.dose_calibration_factor
+    rows = series.rows
+    dose = tilt_dose_e_per_a2(series, parameters)
     size = job.tomo_dimensions_px
     halves = job.halfmap_frames and all(row.get("rlnMicrographNameEven") for row in rows)
     spec = {
-        "tilt_series": series,
-        "pixel_size_angstrom": parameters.microscope.pixel_size_angstrom,
+        "tilt_series": series.name,
+        "pixel_size_angstrom": optics_of(series, parameters).pixel_size_angstrom,
         "tomogram_pixel_size_angstrom": job.tomogram_pixel_size_angstrom,
         "sample_thickness_nm": job.thickness_nm,
         "tomogram_size_px": list(size) if size else None,
@@ -159,16 +161,6 @@ def _eer_grouping(rows: Sequence[Row], asked: int | None) -> int | None:
     if not any(movie.endswith(".eer") for movie in movies):
         return None
     return asked or DEFAULT_EER_FRAMES_PER_FRACTION
-
-
-def _optics(parameters: EffectiveParameters) -> dict[str, float]:
-    microscope = parameters.microscope
-    return {
-        "pixel_size_angstrom": microscope.pixel_size_angstrom,
-        "voltage_kv": microscope.acceleration_voltage_kv,
-        "spherical_aberration_mm": microscope.spherical_aberration_mm,
-        "amplitude_contrast": microscope.amplitude_contrast,
-    }
 
 
 def _positive_defocus_um(row: Row) -> float | None:

@@ -13,22 +13,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crboost.builders.orientations import cyclic_order, unique_orientations
+from crboost.builders.series_values import Row, TiltSeries, optics_of
 from crboost.builders.step import Step
 from crboost.errors import ParameterError, ToolError
 from crboost.parameters import EffectiveParameters, ExtractCandidates, TemplateMatching
 from crboost.tilt_name import tilt_name
-
-Row = Mapping[str, Any]
 
 MATCH = "pytom_match_template.py"
 EXTRACT = "pytom_extract_candidates.py"
 
 
 def match_template(
-    series: str,
+    series: TiltSeries,
     tomogram: str,
     voxel_size_angstrom: float,
-    rows: Sequence[Row],
     parameters: EffectiveParameters,
     job: TemplateMatching,
     directory: str,
@@ -37,9 +35,9 @@ def match_template(
     """Score maps of the template in one tomogram.
 
     Args:
+        series: with the tilt images that the tomogram was made from, aligned.
         tomogram: project-relative file; the outputs are called by its stem.
         voxel_size_angstrom: of the tomogram and the template.
-        rows: the tilt images that the tomogram was made from, aligned.
         directory: project-relative, for all files.
         gpus: how many the job has.
 
@@ -60,26 +58,25 @@ def match_template(
         files[path] = "".join(f"{value:.6f}\n" for value in values)
         return path
 
-    microscope = parameters.microscope
+    rows = series.rows
     argv = [MATCH, "--template", job.template_path, "--mask", job.mask_path]
     argv += ["--tomogram", tomogram, "--destination", directory]
     argv += ["--voxel-size-angstrom", f"{voxel_size_angstrom:.6g}"]
     # The angles that the tomogram was made with, not the stage's (RELION and pytom agree in sign).
-    angles = [_value(series, row, "rlnTomoYTilt") for row in rows]
+    angles = [_value(series.name, row, "rlnTomoYTilt") for row in rows]
     argv += ["--tilt-angles", table("tilts.tlt", angles), "--per-tilt-weighting"]
     if job.defocus_weight:
-        defoci_um = [
-            (_value(series, row, "rlnDefocusU") + _value(series, row, "rlnDefocusV")) / 2e4
-            for row in rows
-        ]
+        axes = ("rlnDefocusU", "rlnDefocusV")
+        defoci_um = [sum(_value(series.name, row, axis) for axis in axes) / 2e4 for row in rows]
         argv += ["--defocus", table("defocus_um.txt", defoci_um)]
-        argv += ["--voltage", f"{microscope.acceleration_voltage_kv:g}"]
-        argv += ["--spherical-aberration", f"{microscope.spherical_aberration_mm:g}"]
-        argv += ["--amplitude-contrast", f"{microscope.amplitude_contrast:g}"]
+        optics = optics_of(series, parameters)
+        argv += ["--voltage", f"{optics.voltage_kv:g}"]
+        argv += ["--spherical-aberration", f"{optics.spherical_aberration_mm:g}"]
+        argv += ["--amplitude-contrast", f"{optics.amplitude_contrast:g}"]
         if job.tomogram_ctf_model != "none":
             argv += ["--tomogram-ctf-model", job.tomogram_ctf_model]
     if job.dose_weight:
-        doses = [_value(series, row, "rlnMicrographPreExposure") for row in rows]
+        doses = [_value(series.name, row, "rlnMicrographPreExposure") for row in rows]
         argv += ["--dose-accumulation", table("dose.txt", doses)]
     argv += _orientations(job, f"{directory}/{stem}_angles_{job.symmetry}.txt", files)
     argv += ["--volume-split", *(str(parts) for parts in job.volume_split)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from crboost.errors import ParameterError
 from crboost.parameters.acquisition import Acquisition
@@ -18,6 +18,7 @@ from crboost.parameters.base import closest, field, field_facts
 from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
 from crboost.parameters.membrain_jobs import MembraneSegmentation
+from crboost.parameters.optics_groups import OpticsGroup, OpticsGroups, parse_optics_groups
 from crboost.parameters.per_series import WarpArguments
 from crboost.parameters.relion_jobs import RELION_MODELS
 from crboost.parameters.shaped_text import (
@@ -65,15 +66,42 @@ class ImportMovies(CpuJobParameters):
         }
     )
     yields_to_mdoc: ClassVar[frozenset[str]] = frozenset(
-        {"acquisition.tilt_axis_degrees", "acquisition.dose_per_tilt_e_per_a2"}
+        {
+            PIXEL_SIZE,
+            "microscope.acceleration_voltage_kv",
+            "acquisition.tilt_axis_degrees",
+            "acquisition.dose_per_tilt_e_per_a2",
+        }
     )
 
     optics_group_name: str = field(
         "opticsGroup1", title="Optics group", description="RELION's name of the optics group."
     )
+    optics_groups: OpticsGroups = field(
+        "",
+        title="Further optics groups",
+        description='Tilt series with an optics group of their own, as "TS_2*: second; TS_3*: '
+        'third pixel_size_angstrom=2.7": pattern of their names, name of the group, and values of '
+        "the microscope that differ (docs/optics-groups.md).",
+    )
     do_at_most: Annotated[int, AfterValidator(_all_or_some)] = field(
         -1, title="At most", description="Import at most so many tilt series; -1: all.", ge=-1
     )
+
+    @property
+    def groups(self) -> tuple[OpticsGroup, ...]:
+        """`optics_groups` as values."""
+        return parse_optics_groups(self.optics_groups)
+
+    @model_validator(mode="after")
+    def _usual_group_has_the_projects_values(self) -> ImportMovies:
+        for group in self.groups:
+            if group.name == self.optics_group_name and group.values:
+                raise ValueError(
+                    f"optics_groups: {group.name} is the group of all other tilt series, and "
+                    "cannot have values of its own: take another name"
+                )
+        return self
 
 
 class FsMotionAndCtf(WarpArguments):

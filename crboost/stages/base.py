@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from crboost.builders.series_values import TiltSeries
 from crboost.builders.step import Step
 from crboost.parameters import EffectiveParameters
 from crboost.results import SeriesResult
@@ -35,6 +36,11 @@ class SeriesInput:
     problem: str | None = None
     skip: str | None = None
     source: Any = None
+
+    @property
+    def tilt_series(self) -> TiltSeries:
+        """It, as builders take it."""
+        return TiltSeries(self.name, self.global_row, self.rows)
 
 
 @dataclass(frozen=True)

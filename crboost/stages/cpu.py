@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crboost.builders import cpu as builder
+from crboost.builders.series_values import optics_of
 from crboost.builders.step import Step
 from crboost.errors import ProjectError
 from crboost.files import read_json
@@ -55,8 +56,7 @@ class CpuFrames(FromStar):
         return [
             builder.frames(
                 context.python,
-                series.name,
-                series.rows,
+                series.tilt_series,
                 context.parameters,
                 job,
                 out,
@@ -67,17 +67,13 @@ class CpuFrames(FromStar):
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         result = self.result(context, series)
         directory = context.tool_directory(series.name)
-        microscope = context.parameters.microscope
-        output = translate.frames_output(
-            series.rows, result, directory, microscope.pixel_size_angstrom
-        )
+        optics = optics_of(series.tilt_series, context.parameters)
+        pixel = optics.movie_pixel_size_angstrom
+        output = translate.frames_output(series.rows, result, directory, pixel)
         tilts = {tilt["name"]: tilt for tilt in result["tilts"]}
         for row in output.rows:
             general, shifts = translate.micrograph_metadata(
-                row,
-                tilts[tilt_name(row)],
-                microscope.acceleration_voltage_kv,
-                microscope.pixel_size_angstrom,
+                row, tilts[tilt_name(row)], optics.voltage_kv, pixel
             )
             write_blocks(
                 context.project / row["rlnMicrographMetadata"],
@@ -92,9 +88,7 @@ class CpuAlign(FromStar):
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         job = context.parameters.job_as(TsAlignment)
         out = context.tool_directory(series.name)
-        return [
-            builder.align(context.python, series.name, series.rows, context.parameters, job, out)
-        ]
+        return [builder.align(context.python, series.tilt_series, context.parameters, job, out)]
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         return translate.align_output(series.rows, self.result(context, series))
@@ -107,9 +101,7 @@ class CpuReconstruct(FromStar):
         job = context.parameters.job_as(TsReconstruct)
         out = context.tool_directory(series.name)
         return [
-            builder.reconstruct(
-                context.python, series.name, series.rows, context.parameters, job, out
-            )
+            builder.reconstruct(context.python, series.tilt_series, context.parameters, job, out)
         ]
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:

@@ -65,10 +65,9 @@ class PytomMatch(FromStar):
         voxel = voxel_size_angstrom(series.global_row)
         return [
             builder.match_template(
-                series.name,
+                series.tilt_series,
                 tomogram_of(series.global_row) or f"{series.name}.mrc",
                 voxel or context.parameters.microscope.pixel_size_angstrom,
-                series.rows,
                 context.parameters,
                 context.parameters.job_as(TemplateMatching),
                 context.tool_directory(series.name),

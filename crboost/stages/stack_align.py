@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crboost.builders import aretomo, imod
-from crboost.builders.series_values import TiltSeries, optics_of
+from crboost.builders.series_values import optics_of
 from crboost.builders.step import Step
 from crboost.errors import ToolError
 from crboost.parameters import TsAlignment
@@ -40,7 +40,7 @@ class AreTomoAlign(FromStar):
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         job = context.parameters.job_as(TsAlignment)
         make = aretomo.align2 if self._version == 2 else aretomo.align3
-        known = _tilt_series(series)
+        known = series.tilt_series
         return make(known, context.parameters, job, context.tool_directory(series.name))
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
@@ -66,7 +66,7 @@ class ImodAlign(FromStar):
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         job = context.parameters.job_as(TsAlignment)
         out = context.tool_directory(series.name)
-        return imod.align(_tilt_series(series), context.parameters, job, out)
+        return imod.align(series.tilt_series, context.parameters, job, out)
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         """The transforms, angles and the residual.
@@ -90,7 +90,7 @@ class ImodAlign(FromStar):
         )
         log = base.with_name("align.log")
         residual = read_align_log(log).residual_px if log.is_file() else None
-        pixel = optics_of(_tilt_series(series), context.parameters).pixel_size_angstrom
+        pixel = optics_of(series.tilt_series, context.parameters).pixel_size_angstrom
         output = aligned_output(
             series.rows,
             alignments,
@@ -101,12 +101,8 @@ class ImodAlign(FromStar):
         return output
 
 
-def _tilt_series(series: SeriesInput) -> TiltSeries:
-    return TiltSeries(series.name, series.global_row, series.rows)
-
-
 def _stack_order(series: SeriesInput) -> list[str]:
-    return [tilt_name(row) for row in imod.by_angle(_tilt_series(series)).rows]
+    return [tilt_name(row) for row in imod.by_angle(series.tilt_series).rows]
 
 
 def _image_size(context: Context, series: SeriesInput) -> tuple[int, int]:
@@ -132,7 +128,7 @@ def _stack(
         FileFormatError: the stack is no MRC file.
         ToolError: the stack does not hold every image, or is not as small as was asked for.
     """
-    known = _tilt_series(series)
+    known = series.tilt_series
     factor = imod.shrinkage(known, context.parameters, context.parameters.job_as(TsAlignment))
     file = f"{context.tool_directory(series.name)}/{series.name}.st"
     (width, height, images), _ = map_header(context.project / file)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from crboost.acquisition.movies import MovieFile
 from crboost.acquisition.tilt_series import TiltAcquisition, TiltSeriesAcquisition
-from crboost.parameters import EffectiveParameters, ImportMovies
+from crboost.parameters import EffectiveParameters
+from crboost.translate.optics_groups import optics_of_series
 from crboost.translate.output import SeriesOutput, grouped
 from crboost.translate.tables import Row
 
@@ -32,21 +33,18 @@ def import_output(
         movies: movie name in the mdoc -> what its header says.
         paths: movie name in the mdoc -> project-relative path.
     """
-    microscope, acquisition = parameters.microscope, parameters.acquisition
+    acquisition = parameters.acquisition
+    optics = optics_of_series(name, series, movies, parameters)
     output = SeriesOutput(
         {
             "rlnTomoName": name,
             "rlnTomoTiltSeriesStarFile": "",
-            "rlnVoltage": microscope.acceleration_voltage_kv,
-            "rlnSphericalAberration": microscope.spherical_aberration_mm,
-            "rlnAmplitudeContrast": microscope.amplitude_contrast,
-            "rlnMicrographOriginalPixelSize": microscope.pixel_size_angstrom,
+            **optics.columns,
             "rlnTomoHand": -1.0 if acquisition.invert_defocus_hand else 1.0,
-            "rlnOpticsGroupName": parameters.job_as(ImportMovies).optics_group_name,
         },
         [],
     )
-    output.warnings.extend(series.warnings)
+    output.warnings.extend([*series.warnings, *optics.warnings])
     if series.incomplete:
         output.warnings.append(f"the mdoc is incomplete: {series.incomplete}")
     problems: list[tuple[str, str]] = []

@@ -316,6 +316,7 @@ def test_a_later_series_that_does_not_fit_is_told_and_changes_no_parameter(
     (problem,) = (one for one in taken.problems if "pixel_size" in one)
     assert "TS_03.mdoc" in problem
     assert "says 8" in problem
+    assert "gets an optics group of its own" in problem
     assert project.parameters().microscope.pixel_size_angstrom == 4
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crboost.builders import cpu
+from crboost.builders.series_values import TiltSeries
 from crboost.builders.step import Step
 from crboost.parameters import FsMotionAndCtf, ProjectParameters, TsAlignment, TsReconstruct
 
@@ -28,6 +29,7 @@ ROW: dict[str, Any] = {
     "rlnTomoXShiftAngst": 3.0,
     "rlnTomoYShiftAngst": -4.0,
 }
+SERIES = TiltSeries("TS_01", {}, [ROW])
 
 
 def parameters(**changes: object) -> ProjectParameters:
@@ -43,7 +45,9 @@ def spec_of(step: Step) -> dict[str, Any]:
 
 def frames(row: dict[str, Any] = ROW, **changes: object) -> Step:
     seen = parameters(**changes).effective("fsMotionAndCtf")
-    return cpu.frames("py", "TS_01", [row], seen, seen.job_as(FsMotionAndCtf), OUT, 2)
+    return cpu.frames(
+        "py", TiltSeries("TS_01", {}, [row]), seen, seen.job_as(FsMotionAndCtf), OUT, 2
+    )
 
 
 def test_frames() -> None:
@@ -94,7 +98,7 @@ def test_the_dose_is_calibrated() -> None:
 
 def test_align_takes_what_it_follows_from_the_project() -> None:
     seen = parameters(**{"acquisition.sample_thickness_nm": 90}).effective("tsAlignment")
-    step = cpu.align("py", "TS_01", [ROW], seen, seen.job_as(TsAlignment), OUT)
+    step = cpu.align("py", SERIES, seen, seen.job_as(TsAlignment), OUT)
     spec = spec_of(step)
     assert spec["alignment_pixel_size_angstrom"] == 16.0
     assert spec["sample_thickness_nm"] == 90
@@ -106,7 +110,9 @@ def test_align_takes_what_it_follows_from_the_project() -> None:
 def test_halves_are_made_where_they_are_wanted_and_can_be(halves: bool, even: bool) -> None:
     row = {key: value for key, value in ROW.items() if even or "Even" not in key}
     seen = parameters(**{"jobs.tsReconstruct.halfmap_frames": halves}).effective("tsReconstruct")
-    step = cpu.reconstruct("py", "TS_01", [row], seen, seen.job_as(TsReconstruct), OUT)
+    step = cpu.reconstruct(
+        "py", TiltSeries("TS_01", {}, [row]), seen, seen.job_as(TsReconstruct), OUT
+    )
     spec = spec_of(step)
     assert spec["halves"] is (halves and even)
     assert spec["tilts"][0]["z_rot_deg"] == 84.9
@@ -117,5 +123,28 @@ def test_the_tomogram_size_is_passed_in_unbinned_pixels() -> None:
     seen = parameters(**{"jobs.tsReconstruct.tomo_dimensions": "512x512x100"}).effective(
         "tsReconstruct"
     )
-    step = cpu.reconstruct("py", "TS_01", [ROW], seen, seen.job_as(TsReconstruct), OUT)
+    step = cpu.reconstruct("py", SERIES, seen, seen.job_as(TsReconstruct), OUT)
     assert spec_of(step)["tomogram_size_px"] == [512, 512, 100]
+
+
+def test_every_tilt_series_has_the_optics_of_its_group() -> None:
+    own = {
+        "rlnMicrographOriginalPixelSize": 2.0,
+        "rlnTomoTiltSeriesPixelSize": 2.0,
+        "rlnVoltage": 200.0,
+        "rlnSphericalAberration": 2.1,
+        "rlnAmplitudeContrast": 0.07,
+    }
+    series = TiltSeries("TS_01", own, [ROW, {**ROW, "rlnMicrographPreExposure": 1.5}])
+    seen = parameters().effective("fsMotionAndCtf")
+    spec = spec_of(cpu.frames("py", series, seen, seen.job_as(FsMotionAndCtf), OUT, 2))
+    assert (spec["pixel_size_angstrom"], spec["voltage_kv"]) == (2.0, 200.0)
+    assert (spec["spherical_aberration_mm"], spec["amplitude_contrast"]) == (2.1, 0.07)
+    assert spec["dose_per_tilt_e_per_a2"] == 1.5
+    seen = parameters().effective("tsAlignment")
+    step = cpu.align("py", series, seen, seen.job_as(TsAlignment), OUT)
+    assert spec_of(step)["pixel_size_angstrom"] == 2.0
+    seen = parameters().effective("tsReconstruct")
+    spec = spec_of(cpu.reconstruct("py", series, seen, seen.job_as(TsReconstruct), OUT))
+    assert spec["pixel_size_angstrom"] == 2.0
+    assert {tilt["dose_e_per_a2"] for tilt in spec["tilts"]} == {1.5}

@@ -6,11 +6,13 @@ import itertools
 import math
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from crboost.builders import pytom
 from crboost.builders.pytom_contract import check, contract
+from crboost.builders.series_values import Row, TiltSeries
 from crboost.builders.step import Step
 from crboost.errors import ParameterError, ToolError
 from crboost.parameters import ExtractCandidates, ProjectParameters, TemplateMatching
@@ -40,12 +42,15 @@ def effective(**values: object) -> EffectiveParameters:
     return new_project().with_values(changes).effective("templateMatching")
 
 
-def match(parameters: EffectiveParameters, rows: list[dict[str, object]] | None = None) -> Step:
+def match(
+    parameters: EffectiveParameters,
+    rows: list[dict[str, object]] | None = None,
+    global_row: Row = MappingProxyType({}),
+) -> Step:
     return pytom.match_template(
-        "TS_01",
+        TiltSeries("TS_01", global_row, ROWS if rows is None else rows),
         "External/job004/cpu/TS_01/TS_01.mrc",
         16.0,
-        ROWS if rows is None else rows,
         parameters,
         parameters.job_as(TemplateMatching),
         "External/job005/pytom/TS_01",
@@ -79,6 +84,14 @@ def test_the_contract_names_its_source() -> None:
 )
 def test_a_wrong_command_is_told(argv: list[str], told: str) -> None:
     assert any(told in problem for problem in check(argv)), check(argv)
+
+
+def test_the_optics_are_those_of_the_tilt_series() -> None:
+    own = {"rlnVoltage": 200.0, "rlnSphericalAberration": 2.1, "rlnAmplitudeContrast": 0.07}
+    options = ("--voltage", "--spherical-aberration", "--amplitude-contrast")
+    step = match(effective(), global_row=own)
+    assert [value(step, option) for option in options] == ["200", "2.1", "0.07"]
+    assert [value(match(effective()), option) for option in options] == ["300", "2.7", "0.1"]
 
 
 def test_every_choice_makes_a_command_that_pytom_takes() -> None:

@@ -77,6 +77,10 @@ class Site:
         return {**kept, **quiet, "CRBOOST_SETTINGS": str(self.file)}
 
 
+#: For `containers`: without the host's /tmp, where all that these tests use lies.
+ALONE: Sections = {"extra_args": ["--contain"]}
+
+
 # --- data and projects ---------------------------------------------------------------------
 
 
@@ -85,6 +89,20 @@ def make_project(directory: Path, data: Path) -> Project:
     return Project.create(
         directory, movies=[str(data / "frames" / "*")], mdocs=[str(data / "*.mdoc")]
     ).project
+
+
+def gain_elsewhere(directory: Path, size_px: int) -> Path:
+    """A gain reference of ones, by a link, beside the project's and the data's directories."""
+    import mrcfile
+    import numpy as np
+
+    for name in ("disk", "references"):
+        (directory / name).mkdir()
+    with mrcfile.new(directory / "disk" / "gain.mrc") as made:
+        made.set_data(np.ones((size_px, size_px), dtype=np.float32))
+    link = directory / "references" / "newest.mrc"
+    link.symlink_to(directory / "disk" / "gain.mrc")
+    return link
 
 
 # --- the flow, as users run it -------------------------------------------------------------

@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 from cluster_beads import bead_positions, matched_beads, true_beads
-from cluster_site import Site, make_project, run_flow, sacct, slurm_jobs_below, task_runs
+from cluster_site import (
+    ALONE,
+    Site,
+    gain_elsewhere,
+    make_project,
+    run_flow,
+    sacct,
+    slurm_jobs_below,
+    task_runs,
+)
 
 from crboost.containers import schemer_environment
 from crboost.errors import CrboostError
@@ -68,10 +77,11 @@ def chain(
     made = make_example_data(directory / "data", series=2, size_px=384, frames=4,
                              tilt_range_deg=56, tilt_step_deg=8)  # fmt: skip
     site = Site(directory / "settings.toml", site_sections)
-    site.set()
+    site.set(containers=ALONE)
     project = make_project(directory / "project", directory / "data")
     project.set_values(
         {
+            "data.gain_reference": str(gain_elsewhere(directory, 384)),
             "acquisition.sample_thickness_nm": 100,
             "jobs.reconstructTomograms.binned_angpix": 8,
         }
@@ -94,6 +104,12 @@ def test_the_flow_completes_with_one_task_per_job(chain: Chain) -> None:
     names = ["snapshot", "plan", "generate", *NODES, "report"]
     assert task_runs(chain.project) == [(name, "Completed") for name in names]
     assert [Path(one).name for one in chain.result["pictures"]] == ["TS_01.png", "TS_02.png"]
+
+
+def test_a_gain_reference_elsewhere_is_applied(chain: Chain) -> None:
+    """Its directory, a link, and where that leads to are shown to RELION's container."""
+    gain = chain.project.parameters().data.gain_reference
+    assert f"--gainref {gain} " in (chain.directory / JOBS[1] / "note.txt").read_text()
 
 
 def test_relions_ledger_has_every_job_succeeded(chain: Chain) -> None:

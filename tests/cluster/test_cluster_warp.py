@@ -17,7 +17,7 @@ import mrcfile
 import numpy as np
 import pytest
 from cluster_beads import bead_positions, matched_beads, true_beads
-from cluster_site import Site, make_project, run_flow, slurm_jobs_below
+from cluster_site import ALONE, Site, gain_elsewhere, make_project, run_flow, slurm_jobs_below
 from scipy import ndimage
 from test_cluster_cpu import python_in_image
 
@@ -120,14 +120,17 @@ def chain(
     site = Site(
         directory / "settings.toml", {**site_sections, "tools": tools, "scheduler": scheduler}
     )
-    site.set()
+    site.set(containers=ALONE)
     project = make_project(directory / "project", directory / "data")
+    maps = directory / "maps"
+    maps.mkdir()
     z, y, x = np.indices((17, 17, 17)) - 8
     distance = np.sqrt(x**2 + y**2 + z**2)
-    write_map(project.directory / "bead.mrc", -1.0 * (distance <= 6.25))  # gold is dark
-    write_map(project.directory / "mask.mrc", distance <= 8)
+    write_map(maps / "bead.mrc", -1.0 * (distance <= 6.25))  # gold is dark
+    write_map(maps / "mask.mrc", distance <= 8)
     project.set_values(
         {
+            "data.gain_reference": str(gain_elsewhere(directory, SIZE)),
             "acquisition.sample_thickness_nm": 80,
             "acquisition.detector_dimensions_px": [SIZE, SIZE],
             "jobs.fsMotionAndCtf.tool": "warp",
@@ -138,8 +141,8 @@ def chain(
             "jobs.tsReconstruct.tool": "warp",
             "jobs.tsReconstruct.rescale_angpixs": VOXEL,
             "jobs.denoiseTrain.subvolume_dimensions": 32,
-            "jobs.templateMatching.template_path": "bead.mrc",
-            "jobs.templateMatching.mask_path": "mask.mrc",
+            "jobs.templateMatching.template_path": str(maps / "bead.mrc"),
+            "jobs.templateMatching.mask_path": str(maps / "mask.mrc"),
             "jobs.templateMatching.symmetry": "I1",
             "jobs.templateMatching.angular_search": 60,
             "jobs.extractCandidates.particle_diameter_ang": 120,

@@ -495,8 +495,9 @@ def test_following_and_saying_the_same_are_the_same(project: ProjectParameters) 
 
 
 def test_a_fingerprint_does_not_depend_on_who_said_it(project: ProjectParameters) -> None:
-    by_mdoc = project.with_values({PIXEL: 1.7}, source="mdoc", detail="TS_01.mdoc")
-    assert fingerprints(by_mdoc) == fingerprints(project.with_values({PIXEL: "1.7"}))
+    thickness = "acquisition.sample_thickness_nm"
+    by_mdoc = project.with_values({thickness: 150}, source="mdoc", detail="TS_01.mdoc")
+    assert fingerprints(by_mdoc) == fingerprints(project.with_values({thickness: "150"}))
 
 
 def test_who_said_it_matters_where_the_mdoc_of_each_series_gives_way_to_the_user(

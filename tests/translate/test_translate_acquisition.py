@@ -125,3 +125,85 @@ def test_missing_and_broken_movies_leave_the_table_and_are_named(
     assert "tilt 2 (-3.0 deg): movie b.tif is missing" in output.warnings
     assert "tilt 3 (+3.0 deg): movie c.tif cannot be used: the file is empty" in output.warnings
     assert (output.metrics["tilts"], output.metrics["tilts_total"]) == (1, 3)
+
+
+PIXEL, VOLTAGE = "microscope.pixel_size_angstrom", "microscope.acceleration_voltage_kv"
+GROUPS = "jobs.importmovies.optics_groups"
+
+
+def optics(output: SeriesOutput) -> tuple[object, ...]:
+    names = ("rlnOpticsGroupName", "rlnMicrographOriginalPixelSize", "rlnVoltage")
+    return tuple(output.global_columns[name] for name in names)
+
+
+def by_mdoc_and_user(
+    told: dict[str, object], set_by_user: dict[str, object]
+) -> EffectiveParameters:
+    new = ProjectParameters.new("test", datetime(2026, 1, 1, tzinfo=UTC))
+    return new.with_values(told, source="mdoc").with_values(set_by_user).effective("importmovies")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "told"),
+    [
+        ({PIXEL: 4, VOLTAGE: 300}, ("opticsGroup1", 4, 300), 0),
+        ({PIXEL: 4.01, VOLTAGE: 300}, ("opticsGroup1", 4.01, 300), 0),
+        ({PIXEL: 2, VOLTAGE: 300}, ("opticsGroup1_4A", 4, 300), 1),
+        ({PIXEL: 2, VOLTAGE: 200}, ("opticsGroup1_4A_300kV", 4, 300), 2),
+        ({PIXEL: 2, "jobs.importmovies.optics_group_name": "mine"}, ("mine_4A", 4, 300), 1),
+    ],
+)
+def test_a_series_that_was_taken_otherwise_gets_an_optics_group_of_its_own(
+    series: TiltSeriesAcquisition,
+    values: dict[str, object],
+    expected: tuple[object, ...],
+    told: int,
+) -> None:
+    output = imported(series, effective("mdoc", **values))
+    assert optics(output) == expected
+    assert sum("optics group of its own" in one for one in output.warnings) == told
+
+
+def test_what_somebody_chose_wins_over_the_mdoc(series: TiltSeriesAcquisition) -> None:
+    for source in ("user", "preset"):
+        output = imported(series, effective(source, **{PIXEL: 2, VOLTAGE: 200}))
+        assert optics(output) == ("opticsGroup1", 2, 200)
+
+
+def test_the_pixel_size_is_that_of_the_movies(series: TiltSeriesAcquisition) -> None:
+    """Super-resolution movies have half of the pixel size of the images in the mdoc."""
+    fine = {name: replace(one, width_px=1024, height_px=1024) for name, one in MOVIES.items()}
+    same = imported(series, effective("mdoc", **{PIXEL: 2}), fine)
+    assert optics(same)[:2] == ("opticsGroup1", 2)
+    other = imported(series, effective("mdoc", **{PIXEL: 4}), fine)
+    assert optics(other)[:2] == ("opticsGroup1_2A", 2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ("TS_0?: near", ("near", 4, 300)),
+        ("TS_01: near; *: far", ("near", 4, 300)),
+        ("TS_02: near; T*: far acceleration_voltage_kv=200", ("far", 4, 200)),
+        ("*: far pixel_size_angstrom=3.5", ("far", 3.5, 300)),
+        ("ts_01: near", ("opticsGroup1", 4, 300)),
+    ],
+)
+def test_the_user_makes_groups(
+    series: TiltSeriesAcquisition, groups: str, expected: tuple[object, ...]
+) -> None:
+    seen = by_mdoc_and_user({PIXEL: 4, VOLTAGE: 300}, {GROUPS: groups})
+    assert optics(imported(series, seen)) == expected
+
+
+def test_a_users_group_of_two_pixel_sizes_is_two_groups(series: TiltSeriesAcquisition) -> None:
+    seen = by_mdoc_and_user({PIXEL: 2}, {GROUPS: "TS*: near"})
+    assert optics(imported(series, seen))[:2] == ("near_4A", 4)
+
+
+def test_an_impossible_pixel_size_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "TS_01.mdoc"
+    path.write_text(MDOC.replace("PixelSpacing = 4", "PixelSpacing = 40"))
+    output = imported(read_tilt_series(path), effective("mdoc", **{PIXEL: 4}))
+    assert optics(output)[:2] == ("opticsGroup1", 4)
+    assert any("40 A is not possible; taken as 4 A" in one for one in output.warnings)
