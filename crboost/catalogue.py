@@ -65,6 +65,27 @@ class OutputNode:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a job asks a scheduler for, where neither the site nor the user says otherwise.
+
+    Attributes:
+        cpus: of each task.
+        memory_gb: of each node, GB.
+        minutes: time limit; None: the partition's own.
+        per_series: the limit is that of one tilt series: only tasks of an array have it.
+    """
+
+    cpus: int = 8
+    memory_gb: int = 32
+    minutes: int | None = None
+    per_series: bool = False
+
+    def time_limit_minutes(self, *, one_series: bool) -> int | None:
+        """The time limit of a job, or of a task that does one tilt series."""
+        return self.minutes if one_series or not self.per_series else None
+
+
+@dataclass(frozen=True)
 class JobType:
     """One kind of job.
 
@@ -81,6 +102,8 @@ class JobType:
         has_threads: whether RELION's job knows `nr_threads`.
         mpi: MPI processes that it needs at least.
         inputs_with: what it takes instead when a certain tool does it.
+        needs: what it asks a scheduler for.
+        needs_with_gpu: what it asks for besides one GPU where its tool uses one; None: the same.
         is_prerequisite: it prepares other jobs' input and nothing else: the planner adds it where
             one of them needs it.
         can_continue: whether starting it again in its directory goes on with what is there.
@@ -99,12 +122,18 @@ class JobType:
     has_threads: bool = True
     mpi: int = 1
     inputs_with: Mapping[str, tuple[InputSlot, ...]] = field(default_factory=dict, hash=False)
+    needs: Needs = Needs()
+    needs_with_gpu: Needs | None = None
     is_prerequisite: bool = False
     can_continue: bool = True
 
     def for_tool(self, tool: str) -> JobType:
         """The job type as it is when `tool` does it."""
         return replace(self, inputs=self.inputs_with.get(tool, self.inputs))
+
+    def needs_of(self, *, uses_gpu: bool) -> Needs:
+        """What a job asks a scheduler for."""
+        return self.needs_with_gpu if uses_gpu and self.needs_with_gpu else self.needs
 
     @property
     def is_native(self) -> bool:
@@ -123,6 +152,7 @@ IMPORT_MOVIES = JobType(
     summary="Reads the mdocs and matches them with the movies.",
     inputs=(),
     outputs=(OutputNode("tilt_series.star", TOMO_IMPORT),),
+    needs=Needs(4, 8),
 )
 FS_MOTION_AND_CTF = JobType(
     name="fsMotionAndCtf",
@@ -131,6 +161,7 @@ FS_MOTION_AND_CTF = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_IMPORT,)),),
     outputs=(OutputNode("tilt_series_ctf.star", TOMO_CTFFIND),),
     parallel_over="tilts",
+    needs_with_gpu=Needs(2, 24, 30, per_series=True),
 )
 TILT_FILTER = JobType(
     name="tiltFilter",
@@ -138,6 +169,7 @@ TILT_FILTER = JobType(
     summary="Leaves out tilt images by rules, by a classifier's word, or by a person's.",
     inputs=(InputSlot("tilt_series", (TOMO_CTFFIND,)),),
     outputs=(OutputNode("selected_tilt_series.star", TOMO_EXCLUDE),),
+    needs=Needs(4, 16),
 )
 TS_IMPORT = JobType(
     name="tsImport",
@@ -146,6 +178,7 @@ TS_IMPORT = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_EXCLUDE)),),
     outputs=(OutputNode("warp_tilt_series.star", TOMO_WARP_IMPORT),),
     is_prerequisite=True,
+    needs=Needs(1, 4, 30, per_series=True),
 )
 TS_ALIGNMENT = JobType(
     name="tsAlignment",
@@ -154,6 +187,7 @@ TS_ALIGNMENT = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_EXCLUDE)),),
     outputs=(OutputNode("aligned_tilt_series.star", TOMO_ALIGN),),
     inputs_with={"warp": (InputSlot("tilt_series", (TOMO_WARP_IMPORT,)),)},
+    needs_with_gpu=Needs(2, 16, 15, per_series=True),
 )
 #: What Warp needs besides an aligned tilt series: its own view of the images. RELION's field for
 #: coordinates carries it; an External job has no better one.
@@ -167,6 +201,7 @@ TS_CTF = JobType(
     summary="Fits the CTF of a tilt series as a whole, and settles the defocus hand.",
     inputs=ALIGNED_FOR_WARP,
     outputs=(OutputNode("ts_ctf_tilt_series.star", TOMO_ALIGN_CTF),),
+    needs_with_gpu=Needs(2, 8, 10, per_series=True),
 )
 TS_RECONSTRUCT = JobType(
     name="tsReconstruct",
@@ -175,6 +210,7 @@ TS_RECONSTRUCT = JobType(
     inputs=(InputSlot("tilt_series", (TOMO_ALIGN,)),),
     outputs=(OutputNode("tomograms.star", TOMO_RECONSTRUCT),),
     inputs_with={"warp": ALIGNED_FOR_WARP},
+    needs_with_gpu=Needs(4, 64, 60, per_series=True),
 )
 
 MOTION_CORR = JobType(
@@ -212,6 +248,7 @@ DENOISE_TRAIN = JobType(
         OutputNode("training_tomograms.star", TOMO_DENOISE_TRAIN),
         OutputNode("denoising_model.tar.gz", DENOISING_MODEL),
     ),
+    needs_with_gpu=Needs(4, 32, 120),
 )
 DENOISE_PREDICT = JobType(
     name="denoisePredict",
@@ -223,6 +260,7 @@ DENOISE_PREDICT = JobType(
     ),
     outputs=(OutputNode("tomograms.star", TOMO_DENOISE),),
     parallel_over="tilts",
+    needs_with_gpu=Needs(4, 64, 240),
 )
 MEMBRANE_SEGMENTATION = JobType(
     name="membraneSegmentation",
@@ -231,6 +269,7 @@ MEMBRANE_SEGMENTATION = JobType(
     inputs=(InputSlot("tomograms", (TOMO_DENOISE, TOMO_RECONSTRUCT)),),
     outputs=(OutputNode("tomograms.star", TOMO_MEMBRANES),),
     parallel_over="tilts",
+    needs_with_gpu=Needs(4, 32),
 )
 TEMPLATE_MATCHING = JobType(
     name="templateMatching",
@@ -239,6 +278,7 @@ TEMPLATE_MATCHING = JobType(
     inputs=(InputSlot("tomograms", (TOMO_DENOISE, TOMO_RECONSTRUCT)),),
     outputs=(OutputNode("tomograms.star", TOMO_TEMPLATE_MATCHING),),
     parallel_over="tilts",
+    needs_with_gpu=Needs(4, 32, 90, per_series=True),
 )
 EXTRACT_CANDIDATES = JobType(
     name="extractCandidates",
@@ -250,6 +290,7 @@ EXTRACT_CANDIDATES = JobType(
         OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.candidates"),
         OutputNode("candidates.star", "ParticleGroupMetadata.star.relion.tomo.candidates"),
     ),
+    needs=Needs(2, 8, 15, per_series=True),
 )
 SUBTOMO_EXTRACTION = JobType(
     name="subtomoExtraction",
@@ -265,6 +306,7 @@ SUBTOMO_EXTRACTION = JobType(
         OutputNode("particles.star", "ParticleGroupMetadata.star.relion.tomo.extract"),
     ),
     relion_type="relion.pseudosubtomo",
+    needs=Needs(4, 16),
 )
 RECONSTRUCT_PARTICLE = JobType(
     name="reconstructParticle",
@@ -276,6 +318,7 @@ RECONSTRUCT_PARTICLE = JobType(
     # RELION declares an optimisation set, too, but 5.1.0 does not write it.
     outputs=(OutputNode("merged.mrc", f"{MAP}.relion.tomo.map.reconstruct"),),
     relion_type="relion.reconstructparticletomo",
+    needs=Needs(4, 32, 120),
 )
 CLASS3D = JobType(
     name="class3d",
@@ -289,6 +332,7 @@ CLASS3D = JobType(
     outputs=(OutputNode("run_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),),
     relion_type="relion.class3d",
     can_continue=False,
+    needs=Needs(8, 64, 480),
 )
 REFINE3D = JobType(
     name="refine3d",
@@ -303,6 +347,7 @@ REFINE3D = JobType(
     relion_type="relion.refine3d.tomo",
     mpi=3,
     can_continue=False,
+    needs=Needs(8, 64),
 )
 
 #: Every job type by name, in the order in which they follow each other.

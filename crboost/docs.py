@@ -17,7 +17,7 @@ from typing import Any
 
 from crboost.builders.relion import relion_options
 from crboost.builders.step import Step
-from crboost.catalogue import CATALOGUE, InputSlot, JobType, producers_of
+from crboost.catalogue import CATALOGUE, InputSlot, JobType, Needs, producers_of
 from crboost.errors import ParameterError
 from crboost.parameters import (
     JOB_MODELS,
@@ -124,6 +124,7 @@ def _facts(job_type: JobType) -> str:
             else ("one tilt series after another, the tool uses the workers")
         )
         lines.append(f"- {over}")
+    lines.append(f"- asks a scheduler for {_needs(job_type)}")
     if job_type.is_prerequisite:
         lines.append("- added to a run by the planner, where another job needs it")
     if job_type.mpi > 1:
@@ -131,6 +132,24 @@ def _facts(job_type: JobType) -> str:
     if not job_type.can_continue:
         lines.append("- done anew each time, never continued")
     return "\n".join(lines) + "\n"
+
+
+def _needs(job_type: JobType) -> str:
+    """What it asks for where neither the site nor the user says otherwise."""
+    plain = _needs_words(job_type.needs)
+    model = JOB_MODELS[job_type.name]
+    tools = [bool(getattr(model(tool=tool), "use_gpu", False)) for tool in _tools(job_type)]
+    if not any(tools):
+        return plain
+    with_gpu = f"1 GPU, {_needs_words(job_type.needs_of(uses_gpu=True))}"
+    return with_gpu if all(tools) else f"{with_gpu}; without GPUs {plain}"
+
+
+def _needs_words(needs: Needs) -> str:
+    words = [f"{needs.cpus} CPU{'s' * (needs.cpus != 1)}", f"{needs.memory_gb} GB"]
+    if needs.minutes is not None:
+        words.append(f"{needs.minutes} min{' for each tilt series' * needs.per_series}")
+    return ", ".join(words)
 
 
 def _slot_lines(slots: Sequence[InputSlot]) -> Iterator[str]:

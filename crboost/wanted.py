@@ -122,9 +122,17 @@ def _wanted_native(
 
 
 def job_resources(
-    effective: EffectiveParameters, job_type: JobType, settings: Settings
+    effective: EffectiveParameters,
+    job_type: JobType,
+    settings: Settings,
+    *,
+    one_series: bool = False,
 ) -> Resources:
-    """What a job asks the machine or the scheduler for."""
+    """What a job asks the machine or the scheduler for.
+
+    Args:
+        one_series: what a task asks for that does one tilt series.
+    """
     from crboost.scheduler.resources import resources_for
 
     computing = effective.computing
@@ -140,6 +148,7 @@ def job_resources(
         uses_gpu=bool(getattr(effective.job, "use_gpu", False)),
         tasks=job_type.mpi,
         explicit=set_by_user,
+        one_series=one_series,
     )
 
 
@@ -163,7 +172,7 @@ def job_array(
     return task_spec(
         job_type.name,
         settings.scheduler,
-        job_resources(effective, job_type, settings),
+        job_resources(effective, job_type, settings, one_series=True),
         throttle=throttle,
         workers=effective.computing.workers,
     )

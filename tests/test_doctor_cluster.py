@@ -17,7 +17,13 @@ from crboost.doctor.cluster import (
     parse_nodes,
 )
 from crboost.doctor.findings import Finding
-from crboost.doctor.requests import gpu_request, judge_job_names, judge_requests, requests
+from crboost.doctor.requests import (
+    gpu_request,
+    judge_job_names,
+    judge_job_types,
+    judge_requests,
+    requests,
+)
 from crboost.doctor.submission import (
     TemplateFacts,
     judge_command_inside,
@@ -157,6 +163,23 @@ def test_retries_stay_within_the_cluster() -> None:
     assert (memory.status, memory.fix) == ("warning", "scheduler.max_memory_gb = 15")
     short = site({**FINE, "partition": "short", "time_limit_minutes": 1})
     assert judged(short)[1].fix == "scheduler.max_time_limit_minutes = 1"
+
+
+def test_job_types_that_need_more_than_there_is() -> None:
+    """Only where the settings leave it to them, and they are told apart from the settings."""
+    kinds = parse_nodes(sinfo())
+
+    def told(scheduler: SchedulerSettings) -> list[Finding]:
+        return judge_job_types(kinds, scheduler, requests(scheduler))
+
+    assert told(site()) == []
+    found = told(site({"partition": "cpu"}))
+    assert {one.status for one in found} == {"warning"}
+    text = "\n".join(one.found for one in found)
+    assert "class3d, refine3d: memory_gb = 64: no node of partition cpu has more than 15 GB" in text
+    assert "memory_gb = 32" not in text  # that of most types is told of scheduler.defaults
+    small = {name: {"memory_gb": 8} for name in ("class3d", "REFINE3D")}
+    assert not any("class3d" in one.found for one in told(site({"partition": "cpu"}, jobs=small)))
 
 
 def test_job_names() -> None:

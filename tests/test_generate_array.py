@@ -65,6 +65,19 @@ def test_the_plan_shows_it(project: Project) -> None:
     assert "array" not in planned["importmovies"]
 
 
+def test_the_plan_shows_what_the_job_types_need(project: Project) -> None:
+    """A time limit only for tasks: of a whole job nobody knows how many tilt series it will have."""
+    project.set_values({f"jobs.{NODE}.tool": "aretomo2"})
+    for array, time in ((True, "15 min"), (False, None)):
+        bare = Settings.model_validate({"scheduler": {"kind": "slurm", "array": array}})
+        planned = {job.node: job.resources for job in project.plan(NODES, settings=bare).jobs}
+        shown = planned[NODE]
+        assert (shown["cpus"], shown["memory"], shown["gpus"]) == ("2", "16 GB", "1")
+        assert shown.get("time") == time
+        assert (planned["importmovies"]["cpus"], planned["importmovies"]["memory"]) == ("4", "8 GB")
+        assert (planned[NODES[1]]["cpus"], planned[NODES[1]]["memory"]) == ("8", "32 GB")
+
+
 def test_the_import_is_no_array(project: Project) -> None:
     run = make_run(project, {**SLURM, "array": True})
     made = [node for node in NODES if array_of(run.directory / PARAMETERS_FILE, node)]

@@ -170,7 +170,12 @@ def _scheduler(
         judge_commands,
         parse_nodes,
     )
-    from crboost.doctor.requests import judge_job_names, judge_requests, requests
+    from crboost.doctor.requests import (
+        judge_job_names,
+        judge_job_types,
+        judge_requests,
+        requests,
+    )
     from crboost.doctor.submission import judge_template, templates
 
     commands = judge_commands(scheduler, absent_commands(scheduler))
@@ -195,7 +200,9 @@ def _scheduler(
     if cluster.sinfo.code != 0:
         return
     wrong = False
-    for finding in judge_requests(every, parse_nodes(cluster.sinfo.out), scheduler):
+    kinds = parse_nodes(cluster.sinfo.out)
+    yield from judge_job_types(kinds, scheduler, every)
+    for finding in judge_requests(every, kinds, scheduler):
         wrong = wrong or finding.status == "failed"
         yield finding
     if sound:

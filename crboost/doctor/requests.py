@@ -58,6 +58,36 @@ def judge_job_names(scheduler: SchedulerSettings) -> list[Finding]:
     ]
 
 
+def judge_job_types(
+    kinds: Sequence[NodeKind], scheduler: SchedulerSettings, settled: Sequence[Request]
+) -> list[Finding]:
+    """Job types that by themselves need more than the nodes have, and that the settings let.
+
+    Args:
+        settled: requests whose problems are told elsewhere.
+    """
+    told = {p.found for one in settled for p in request_problems(one, kinds, scheduler)}
+    own = {name.lower() for name in scheduler.jobs}
+    has_gpus = scheduler.gpu_defaults != ResourceRequest()
+    found: dict[str, list[str]] = {}
+    for name, job_type in CATALOGUE.items():
+        if name.lower() in own:
+            continue
+        gpu = has_gpus and job_type.needs_with_gpu is not None
+        request = Request(name, _resources(name, scheduler, gpu=gpu))
+        for problem in request_problems(request, kinds, scheduler):
+            if problem.found not in told:
+                found.setdefault(problem.found, []).append(name)
+    return [
+        warning(
+            "scheduler.job_types",
+            f"{', '.join(names)}: {text}",
+            f"set it in scheduler.defaults for all, or in scheduler.jobs.{names[0]}",
+        )
+        for text, names in found.items()
+    ]
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a request cannot have."""

@@ -19,7 +19,8 @@ class Computing(ParameterModel):
     threads: int = field(
         8,
         title="Threads",
-        description="CPU threads to ask the scheduler for.",
+        description="CPU threads to ask the scheduler for. Counts once it is set: until then the "
+        "site decides, else the job type.",
         ge=1,
         le=128,
         resource=True,
@@ -27,7 +28,8 @@ class Computing(ParameterModel):
     memory_gb: int = field(
         32,
         title="Memory",
-        description="Memory to ask the scheduler for.",
+        description="Memory to ask the scheduler for. Counts once it is set: until then the site "
+        "decides, else the job type.",
         unit="GB",
         ge=4,
         le=512,

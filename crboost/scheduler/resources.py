@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from crboost.catalogue import CATALOGUE, Needs
 from crboost.errors import ParameterError
 from crboost.failure import FailureKind
 from crboost.settings import ResourceRequest, SchedulerKind, SchedulerSettings
@@ -111,11 +112,12 @@ def resources_for(
     uses_gpu: bool = False,
     tasks: int = 1,
     explicit: Collection[str] | None = None,
+    one_series: bool = False,
 ) -> Resources:
     """What a job of this type asks for.
 
-    The defaults of the parameters come first, then the site's defaults, its defaults for jobs
-    with GPUs, its values for the job type, and last what the user has set.
+    What the job type needs comes first, then the site's defaults, its defaults for jobs with GPUs,
+    its values for the job type, and last what the user has set.
 
     Args:
         computing: the job's computing parameters.
@@ -123,13 +125,23 @@ def resources_for(
         tasks: MPI processes.
         explicit: names of computing parameters that were set by the user; default: those that
             differ from their default.
+        one_series: what a task asks for that does one tilt series.
     """
     given = {name: getattr(computing, name) for name in _FROM_COMPUTING.values()}
     if explicit is None:
         facts = type(computing).model_fields
         explicit = {name for name, value in given.items() if value != facts[name].default}
-    values: dict[str, Any] = {to: given[name] for to, name in _FROM_COMPUTING.items()}
-    values["tasks"] = tasks
+    needs = Needs()
+    if job_type in CATALOGUE:
+        needs = CATALOGUE[job_type].needs_of(uses_gpu=uses_gpu and computing.gpu_count > 0)
+    values: dict[str, Any] = {
+        "cpus": needs.cpus,
+        "memory_gb": needs.memory_gb,
+        "time_limit_minutes": needs.time_limit_minutes(one_series=one_series),
+        "gpus": computing.gpu_count,
+        "partition": computing.partition,
+        "tasks": tasks,
+    }
     site: dict[str, str] = {}
     users = {to: given[name] for to, name in _FROM_COMPUTING.items() if name in explicit}
     for request in request_layers(job_type, scheduler, uses_gpu):

@@ -29,10 +29,46 @@ SITE = SchedulerSettings.model_validate(
 )
 
 
-def test_without_a_word_from_anybody_the_parameters_defaults() -> None:
-    asked = resources_for("tsAlignment", Computing(), SchedulerSettings(kind="slurm"))
-    assert (asked.cpus, asked.memory_gb, asked.gpus, asked.partition) == (8, 32, 0, None)
-    assert asked.time_limit_minutes is None
+BARE = SchedulerSettings(kind="slurm")
+
+
+@pytest.mark.parametrize(
+    ("job_type", "gpu", "one_series", "expected"),
+    [
+        ("tsAlignment", False, False, (8, 32, 0, None)),
+        ("tsAlignment", False, True, (8, 32, 0, None)),
+        ("tsAlignment", True, False, (2, 16, 1, None)),
+        ("tsAlignment", True, True, (2, 16, 1, 15)),
+        ("tsReconstruct", True, True, (4, 64, 1, 60)),
+        ("tsImport", False, True, (1, 4, 0, 30)),
+        ("denoiseTrain", True, False, (4, 32, 1, 120)),
+        ("reconstructParticle", False, False, (4, 32, 0, 120)),
+        ("class3d", True, False, (8, 64, 1, 480)),
+        ("motionCorr", False, False, (8, 32, 0, None)),
+    ],
+)
+def test_without_a_word_from_anybody_what_the_type_needs(
+    job_type: str, gpu: bool, one_series: bool, expected: tuple[int | None, ...]
+) -> None:
+    asked = resources_for(job_type, Computing(), BARE, uses_gpu=gpu, one_series=one_series)
+    told = (asked.cpus, asked.memory_gb, asked.gpus, asked.time_limit_minutes)
+    assert told == expected
+    assert asked.partition is None
+
+
+def test_every_word_goes_before_what_the_type_needs() -> None:
+    site = SchedulerSettings.model_validate(
+        {"kind": "slurm", "defaults": {"memory_gb": 20, "time_limit_minutes": 7}}
+    )
+    asked = resources_for("tsReconstruct", Computing(), site, uses_gpu=True, one_series=True)
+    assert (asked.cpus, asked.memory_gb, asked.time_limit_minutes) == (4, 20, 7)
+    asked = resources_for("tsReconstruct", Computing(threads=3), site, uses_gpu=True)
+    assert (asked.cpus, asked.memory_gb) == (3, 20)
+
+
+def test_a_user_without_gpus_gets_what_the_type_needs_without() -> None:
+    asked = resources_for("tsAlignment", Computing(gpu_count=0), BARE, uses_gpu=True)
+    assert (asked.cpus, asked.memory_gb, asked.gpus) == (8, 32, 0)
 
 
 def test_the_sites_words_go_before_the_defaults() -> None:
