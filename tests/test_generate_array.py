@@ -66,7 +66,7 @@ def test_the_plan_shows_it(project: Project) -> None:
 
 
 def test_the_plan_shows_what_the_job_types_need(project: Project) -> None:
-    """A time limit only for tasks: of a whole job nobody knows how many tilt series it will have."""
+    """A time limit only for tasks: nobody knows how many tilt series a whole job will have."""
     project.set_values({f"jobs.{NODE}.tool": "aretomo2"})
     for array, time in ((True, "15 min"), (False, None)):
         bare = Settings.model_validate({"scheduler": {"kind": "slurm", "array": array}})

@@ -91,6 +91,7 @@ class TsCtf(WarpOnly):
             "microscope.acceleration_voltage_kv",
             "microscope.spherical_aberration_mm",
             "microscope.amplitude_contrast",
+            "acquisition.invert_defocus_hand",
         }
     )
 
@@ -114,11 +115,12 @@ class TsCtf(WarpOnly):
         description='Smallest and largest defocus to look for, "1.1:8"; positive is underfocus.',
         unit="µm",
     )
-    defocus_hand: Literal["set_flip", "set_noflip", "auto"] = field(
-        "set_flip",
+    defocus_hand: Literal["set_flip", "set_noflip", "auto"] | None = field(
+        None,
         title="Defocus hand",
-        description="set_flip: defocus grows the other way along the tilted sample (rlnTomoHand "
-        "-1). set_noflip: it does not. auto: what the images of all tilt series say.",
+        description="None: as acquisition.invert_defocus_hand says. set_flip: defocus grows the "
+        "other way along the tilted sample (rlnTomoHand -1). set_noflip: it does not. auto: what "
+        "the images of all tilt series say.",
     )
     do_phase: bool = field(
         False,
@@ -133,6 +135,16 @@ class TsCtf(WarpOnly):
         le=8,
         resource=True,
     )
+
+    def is_flipped(self, *, acquisition_says: bool) -> bool | None:
+        """Whether defocus grows the other way (`--set_flip`); None: the images are to say it.
+
+        Args:
+            acquisition_says: `acquisition.invert_defocus_hand`.
+        """
+        if self.defocus_hand is None:
+            return acquisition_says
+        return None if self.defocus_hand == "auto" else self.defocus_hand == "set_flip"
 
     @property
     def resolution_angstrom(self) -> tuple[float, float]:

@@ -462,8 +462,9 @@ def _refined_axis_deg(context: Context) -> float | None:
 
 def _flip(context: Context, job: TsCtf, name: str) -> bool:
     """AreAnglesInverted: as the parameters say, or as the dataset did."""
-    if job.defocus_hand != "auto":
-        return job.defocus_hand == "set_flip"
+    told = job.is_flipped(acquisition_says=context.parameters.acquisition.invert_defocus_hand)
+    if told is not None:
+        return told
     path = context.project / context.job / builder.DATASET / "hand" / f"{name}.xml"
     return path.is_file() and read_warp_tilt_series(path).are_angles_inverted
 

@@ -28,9 +28,7 @@ def project(**changes: object) -> ProjectParameters:
 
 def test_defaults_and_bounds_are_those_that_users_know() -> None:
     ctf = TsCtf()
-    assert (ctf.window, ctf.defocus_hand, ctf.do_phase, ctf.perdevice) == (
-        *(512, "set_flip", False, 1),
-    )
+    assert (ctf.window, ctf.defocus_hand, ctf.do_phase, ctf.perdevice) == (*(512, None, False, 1),)
     assert (ctf.resolution_angstrom, ctf.defocus_um) == ((30, 6), (1.1, 8))
     facts = field_facts(TsCtf, "window")
     assert (facts.minimum, facts.maximum, facts.unit) == (128, 2048, "px")
@@ -43,6 +41,25 @@ def test_defaults_and_bounds_are_those_that_users_know() -> None:
     for model in (FsMotionAndCtf, TsAlignment, TsCtf, TsReconstruct):
         assert field_facts(model, "perdevice").bounds == "0 to 8"
         assert field_facts(model, "array_throttle").bounds == "1 to 64"
+
+
+@pytest.mark.parametrize(
+    ("hand", "acquisition_says", "flipped"),
+    [
+        (None, True, True),
+        (None, False, False),
+        ("set_flip", False, True),
+        ("set_noflip", True, False),
+        ("auto", True, None),
+    ],
+)
+def test_the_hand_is_the_acquisitions_unless_the_job_says_it(
+    hand: Any, acquisition_says: bool, flipped: bool | None
+) -> None:
+    job = TsCtf(defocus_hand=hand)
+    assert job.is_flipped(acquisition_says=acquisition_says) is flipped
+    changed = project(**{"acquisition.invert_defocus_hand": False})
+    assert changed.fingerprint("tsCtf") != project().fingerprint("tsCtf")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import starfile
 from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
 from crboost.cpu.geometry import TiltAlignment
 from crboost.cpu.io import read_movie, read_mrc, write_mrc, write_tiff_movie
+from crboost.parameters import ProjectParameters
 from crboost.project import Project
 from crboost.results import read_results
 from crboost.run import Run
@@ -30,6 +31,7 @@ from crboost.settings import Settings
 from crboost.stages.base import Context
 from crboost.stages.cpu import FromStar
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
+from crboost.wanted import wanted_job
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
 CHAIN = ["importmovies", "fsMotionAndCtf", "tsImport", "tsAlignment", "tsCtf", "tsReconstruct"]
@@ -339,3 +341,14 @@ def test_a_failed_tilt_series_is_named_and_alone_done_again(
         "TS_03",
     }
     assert set(read_results(newest(made, "tsAlignment"))) == {"TS_01", "TS_02", "TS_03"}
+
+
+@pytest.mark.parametrize(("inverted", "option"), [(True, "--set_flip"), (False, "--set_noflip")])
+def test_the_hand_is_set_as_the_acquisition_says(
+    tmp_path: Path, inverted: bool, option: str
+) -> None:
+    new = ProjectParameters.new("P", datetime(2026, 1, 1, tzinfo=UTC))
+    told = new.with_values({"acquisition.invert_defocus_hand": inverted})
+    commands = wanted_job(tmp_path, "tsCtf", told, None).commands
+    (hand,) = [argv for argv in commands if "ts_defocus_hand" in argv]
+    assert hand[-1] == option
