@@ -311,7 +311,7 @@ def default_service_directory() -> Path:
     return Path(state).expanduser() / "crboost"
 
 
-News = Literal["failed-run", "failed-tilt-series", "quiet", "finished"]
+News = Literal["failed-run", "failed-tilt-series", "quiet", "stuck", "finished"]
 
 
 class ChannelSettings(_Group):

@@ -33,6 +33,7 @@ REJECTED = "crboost.file.rejected"
 ARRIVED = "crboost.tilt-series.arrived"
 FAILED_TOO_MANY = "crboost.tilt-series.failed-too-many"
 QUIET = "crboost.session.quiet"
+STUCK = "crboost.session.stuck"
 STARTED = "crboost.session.started"
 FINISHED = "crboost.session.finished"
 

@@ -6,7 +6,7 @@ computes nothing: what is to be done is started as a run of `process-project`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class Sight:
         todo: the jobs that are not up to date.
         problem: why nothing can be planned.
         left: why the last run left just this undone, if that should stay so.
+        unseen: why it could not be looked for new data.
     """
 
     series: int = 0
@@ -63,6 +64,7 @@ class Sight:
     todo: tuple[str, ...] = ()
     problem: str | None = None
     left: str | None = None
+    unseen: str | None = None
 
 
 def decide(sight: Sight) -> tuple[bool, str]:
@@ -114,8 +116,12 @@ def ingest(project_dir: ProjectDirectory | None = None) -> State[Any]:
             session = read_session(project)
             if session is None or not session.active:
                 continue
-            start, words = decide(look(project, session, settings))
+            sight = look(project, session, settings)
+            start, words = decide(sight)
             log.info("%s: %s", project.directory, words)
+            if sight.unseen is not None:
+                log.error("%s: %s", project.directory, sight.unseen)
+                broken.append(f"{directory}: {sight.unseen}")
             if start:
                 started.append(f"{project.name} ({start_run(project, session).name})")
         except (CrboostError, OSError, httpx.HTTPError, PrefectException) as error:
@@ -128,14 +134,26 @@ def ingest(project_dir: ProjectDirectory | None = None) -> State[Any]:
 
 
 def look(project: Project, session: Session, settings: Settings) -> Sight:
-    """Look for new data of a project, unless its watcher does, and see what is left to do."""
+    """Look for new data of a project, unless its watcher does, and see what is left to do.
+
+    What is there already goes on, though the microscope's directories are away.
+    """
+    from flows.session_watch import look_once
+
+    try:
+        told, unseen = len(look_once(project, session)), None
+    except (CrboostError, OSError) as error:
+        told, unseen = 0, str(error)
+    return replace(_standing(project, session, settings, told), unseen=unseen)
+
+
+def _standing(project: Project, session: Session, settings: Settings, told: int) -> Sight:
+    """How the project stands, apart from what the microscope has written meanwhile."""
     from crboost import leftover
     from crboost.stages.import_movies import series_fingerprints
     from crboost.turn import holder, waiting
     from flows.process import run_at_work
-    from flows.watcher import look_once
 
-    told = len(look_once(project, session))
     claim = holder(project.directory) or next(iter(waiting(project.directory)), None)
     if claim is not None:
         return Sight(told=told, flow_run=claim.name)

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from crboost.errors import CrboostError, ParameterError
 from crboost.settings import load_settings, settings_file
-from flows.events import FAILED_TOO_MANY, FINISHED, QUIET
+from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, STUCK
 from flows.notification_channel import NotificationChannel
 
 if TYPE_CHECKING:
@@ -123,6 +123,16 @@ It is tried again every few minutes; this is told again in six hours.
         subject="crboost: {{ event.payload.project }}: no new data",
         body="No new data for {{ event.payload.minutes }} minutes. Is the microscope still "
         "recording?\n" + _LOOK,
+    ),
+    Message(
+        news="stuck",
+        title="a session is stuck",
+        expect=frozenset({STUCK}),
+        resource=_PROJECT,
+        subject="crboost: {{ event.payload.project }}: data are not taken in",
+        body="For {{ event.payload.minutes }} minutes no data could be taken in:\n"
+        "{{ event.payload.reason }}\n\n"
+        "It is tried again and again, and nothing is lost; this is told once.\n" + _LOOK,
     ),
     Message(
         news="finished",

@@ -1,9 +1,7 @@
 """`python -m flows.watcher`: watches the microscopes of all active sessions, and tells Prefect.
 
-Of each batch of a session: what is whole is taken into the project, the server is told, and only
-then the batch counts as dealt with. While the server is away, or the disk full, the batch waits
-and is tried again; a process that is killed anywhere in between does it again after its start, and
-again comes to the same end.
+Each session has a thread of its own, `flows.session_watch`; here they come and go, and their
+beginnings and ends are told.
 """
 
 from __future__ import annotations
@@ -12,205 +10,28 @@ import argparse
 import logging
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event as Flag
-from threading import Thread
 from types import FrameType
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
-from crboost.acquisition.arriving import write_arriving
-from crboost.acquisition.facts import Report
-from crboost.acquisition.intake import take_in
-from crboost.acquisition.watch import Watcher
-from crboost.errors import CrboostError, FileFormatError
+from crboost.errors import FileFormatError
 from crboost.files import read_json, write_json
 from crboost.project import Project
 from crboost.session import ActiveSession, Session, active_sessions, read_session
 from crboost.settings import load_settings
-from flows.events import FINISHED, QUIET, STARTED, Event, events_of, send
+from flows.events import FINISHED, STARTED, Event
+from flows.session_watch import PASSING, Post, SessionWatch, look_once, post
 
-#: What the watcher of a session remembers, in the project.
-STATE_FILE = ".crboost/arrivals.json"
-#: What has been told of a session, in the project.
-TOLD_FILE = ".crboost/session_told.json"
 #: The sessions that have been told as started, in the service directory.
 WATCHED_FILE = "watched.json"
 LOOK_SECONDS = 3.0
-PULSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 30.0
 
 log = logging.getLogger("crboost.watcher")
-
-Post = Callable[[Sequence[Event]], None]
-#: What may go wrong for a while, and is tried again.
-PASSING = (httpx.HTTPError, PrefectException, OSError, CrboostError)
-
-
-def post(events: Sequence[Event]) -> None:
-    """Send events to the server of `PREFECT_API_URL`."""
-    with get_client(sync_client=True) as client:
-        send(client, events)
-
-
-class Stopped(Exception):
-    """The watcher is to end before something could be dealt with."""
-
-
-def again_and_again(what: Callable[[], object], stop: Flag, words: str) -> None:
-    """Do something until it works, with growing pauses.
-
-    Raises:
-        Stopped: `stop` was set before it did.
-    """
-    pause, told = 0.5, ""
-    while True:
-        try:
-            what()
-        except PASSING as error:
-            text = f"{words}: {type(error).__name__}: {error}"
-            if text != told:
-                log.warning("%s; trying again", text)
-                told = text
-        else:
-            if told:
-                log.info("%s: done after all", words)
-            return
-        if stop.wait(pause):
-            raise Stopped
-        pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
-
-
-def deal_with(
-    reports: Sequence[Report], project: Project, session: Session, send: Post
-) -> list[str]:
-    """Take in what a batch tells of, then tell the server; may be repeated.
-
-    Returns:
-        The tilt series that there is work to do on.
-
-    Raises:
-        OSError, CrboostError, httpx.HTTPError, PrefectException: it is not done; do it again.
-    """
-    taken = take_in(project, session.watch, [report.fact for report in reports])
-    for problem in taken.problems:
-        log.warning("%s: %s", project.name, problem)
-    names = [one.name for one in taken.series if one.state != "reopened"]
-    send(events_of(reports, names, project.directory, project.name, session.jobs))
-    states = [f"{one.name} {one.state} ({one.usable}/{one.tilts})" for one in taken.series]
-    if states:
-        log.info("%s: %s", project.name, ", ".join(states))
-    return names
-
-
-class SessionWatch(Thread):
-    """Serves one session until it is stopped; begins anew after whatever goes wrong.
-
-    Args:
-        project: of the session.
-        session: as it was read; another one is another thread's.
-        send: gives events to the server.
-    """
-
-    def __init__(self, project: Project, session: Session, send: Post = post) -> None:
-        super().__init__(name=f"session {session.id}", daemon=True)
-        self.project = project
-        self.session = session
-        self.stop = Flag()
-        self._send = send
-        self._next_pulse = 0.0
-
-    def run(self) -> None:
-        """Watch; a directory that is away, or a bug, must not end the session."""
-        pause = 1.0
-        while not self.stop.is_set():
-            began = time.monotonic()
-            try:
-                self._watch()
-            except Stopped:
-                return
-            except (CrboostError, OSError) as error:
-                log.warning("%s: %s", self.project.directory, error)
-            except Exception:
-                log.exception("%s: the watching broke off", self.project.directory)
-            pause = 1.0 if time.monotonic() - began > 60 else min(LONGEST_PAUSE_SECONDS, 2 * pause)
-            self.stop.wait(pause)
-
-    def _watch(self) -> None:
-        session = self.session
-        with Watcher(
-            session.watch,
-            session.watcher_patience,
-            state_file=self.project.directory / STATE_FILE,
-            rhythm=session.rhythm,
-            method="auto" if session.poll_seconds is None else "polling",
-            notice=lambda text: log.warning("%s: %s", self.project.directory, text),
-            pulse=lambda: self._pulse(watcher),
-        ) as watcher:
-            log.info("%s: watching %s", self.project.directory, ", ".join(map(str, watcher.roots)))
-            # A batch that was not dealt with must not be asked past: see `Watcher.batches`.
-            for batch in watcher.batches(self.stop):
-                self._deal_with(batch)
-
-    def _deal_with(self, batch: Sequence[Report]) -> None:
-        again_and_again(
-            lambda: deal_with(batch, self.project, self.session, self._send),
-            self.stop,
-            f"{self.project.directory}: {len(batch)} news could not be dealt with",
-        )
-
-    def _pulse(self, watcher: Watcher) -> None:
-        """Show how the series stand, and tell of a silence."""
-        began = time.monotonic()
-        if began < self._next_pulse:
-            return
-        try:
-            now = datetime.now(UTC)
-            write_arriving(self.project.directory, watcher.standing(), now)
-            self._tell_silence(watcher.latest, now)
-        except PASSING as error:
-            log.warning("%s: %s: %s", self.project.directory, type(error).__name__, error)
-            self._next_pulse = time.monotonic() + LONGEST_PAUSE_SECONDS
-        else:
-            # At most a twentieth of the time: there may be tens of thousands of files.
-            took = time.monotonic() - began
-            self._next_pulse = time.monotonic() + max(PULSE_SECONDS, 20 * took)
-
-    def _tell_silence(self, latest: float, now: datetime) -> None:
-        path = self.project.directory / TOLD_FILE
-        told = read_json(path).get("silence_since") if path.is_file() else None
-        since = silence(self.session, latest, now, told)
-        if since is None:
-            return
-        minutes = round((now.timestamp() - since) / 60, 1)
-        event = Event(
-            f"{self.session.id} {since}", QUIET, self.project.directory, self.project.name,
-            {"minutes": minutes, "since": datetime.fromtimestamp(since, UTC).isoformat()},
-        )  # fmt: skip
-        self._send([event])
-        write_json(path, {"silence_since": since})
-        log.info("%s: no new data for %g minutes", self.project.name, minutes)
-
-
-def silence(session: Session, latest: float, now: datetime, told: float | None) -> float | None:
-    """Since when there have been no new data, if that is long enough and has not been told.
-
-    Args:
-        latest: when data last came, in seconds since 1970.
-        told: beginning of the silence that was told last.
-    """
-    if session.quiet_minutes is None:
-        return None
-    since = max(latest, session.started.timestamp())
-    long_enough = now.timestamp() - since >= 60 * session.quiet_minutes
-    return since if long_enough and since != told else None
 
 
 @dataclass(frozen=True)
@@ -268,6 +89,11 @@ class Service:
                 thread = SessionWatch(Project(active.project), session, self._send)
                 self._threads[id] = thread
                 thread.start()
+        for watch in self._threads.values():
+            try:
+                watch.tell_hang(datetime.now(UTC))
+            except PASSING as error:
+                self._notice(f"{watch.project.directory}: {type(error).__name__}: {error}")
         self._tell_begin_and_end([Watched(one.id, one.project) for one, _ in wanted.values()])
 
     def _tell_begin_and_end(self, now: Sequence[Watched]) -> None:
@@ -297,33 +123,6 @@ class Service:
         if text not in self._noticed:
             self._noticed.add(text)
             log.warning("%s", text)
-
-
-def look_once(project: Project, session: Session, send: Post = post) -> list[str]:
-    """Look at the files of a session once, and deal with what there is to tell.
-
-    Returns:
-        The tilt series that there is work to do on, and that the server has been told of; none if
-        a watcher is at work on the session.
-
-    Raises:
-        as `deal_with`; what was found is found again.
-    """
-    try:
-        watcher = Watcher(
-            session.watch, session.watcher_patience, state_file=project.directory / STATE_FILE
-        )
-    except CrboostError as error:
-        log.info("%s: %s", project.directory, error.message)
-        return []
-    names = []
-    with watcher:
-        reports = watcher.look()
-        if reports:
-            names = deal_with(reports, project, session, send)
-            watcher.acknowledge(reports)
-        write_arriving(project.directory, watcher.standing(), datetime.now(UTC))
-    return names
 
 
 def session_event(one: Watched, name: str) -> Event:

@@ -65,6 +65,10 @@ class Rhythm:
             raise ParameterError(f"batch_seconds is {self.batch_seconds}; it must be 0 s or more")
 
 
+class AlreadyWatched(ProjectError):
+    """Another watcher uses the state file, and does what this one would."""
+
+
 class Watcher:
     """Watches directories and everything below them; a context manager.
 
@@ -82,7 +86,8 @@ class Watcher:
         pulse: called again and again while `batches` waits, in its thread.
 
     Raises:
-        ProjectError: a root is no directory, or another watcher uses the state file.
+        ProjectError: a root is no directory.
+        AlreadyWatched: another watcher uses the state file.
         CrboostError: the state file is something else.
     """
 
@@ -98,6 +103,8 @@ class Watcher:
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self._pulse = pulse
+        #: Why a root cannot be looked at, as of the last look at all files.
+        self.problem: str | None = None
         self.roots = _outermost(roots)
         self.rhythm = rhythm or Rhythm()
         self._notice = notice
@@ -247,9 +254,12 @@ class Watcher:
             self._arrivals.seen(path, status.st_size, status.st_mtime_ns, time.time())
 
     def _rescan(self) -> None:
+        self.problem = None
         for root in self.roots:
             found, problems = scan(root)
             now = time.time()
+            # A directory below it, such as lost+found, may always be somebody else's.
+            self.problem = next((p for p in problems if p.startswith(f"{root} ")), self.problem)
             if problems:
                 # Not seen is not gone: a disk may be away for a moment.
                 for problem in problems[:3]:
@@ -380,6 +390,20 @@ def _load(state_file: Path | None, patience: Patience) -> Arrivals:
         raise CrboostError(f"{state_file}: {error.message}", hint=error.hint) from error
 
 
+def remembered_latest(state_file: Path) -> float:
+    """`Watcher.latest` as the state file has it, without watching.
+
+    Of a damaged file, when it was written; 0 where there is none, or it cannot be seen.
+    """
+    try:
+        return Arrivals.from_json(read_json(state_file), Patience(), time.time()).latest
+    except (CrboostError, OSError):
+        try:
+            return state_file.stat().st_mtime
+        except OSError:
+            return 0.0
+
+
 def _lock(state_file: Path) -> IO[str]:
     """Hold the state file; the kernel lets go of it however the process ends."""
     state_file.parent.mkdir(parents=True, exist_ok=True)
@@ -388,7 +412,7 @@ def _lock(state_file: Path) -> IO[str]:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.close()
-        raise ProjectError(
+        raise AlreadyWatched(
             f"another watcher uses {state_file}", hint="stop it, or give this one another file"
         ) from None
     return stream

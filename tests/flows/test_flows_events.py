@@ -13,8 +13,9 @@ from crboost.session import Session
 from flows.afterwards import covers
 from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
 from flows.ingest import Sight, decide
+from flows.session_watch import silence
 from flows.turn import work_of
-from flows.watcher import Watched, main, read_watched, silence, write_watched
+from flows.watcher import Watched, main, read_watched, write_watched
 
 PROJECT = Path("/data/projects/one")
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

@@ -222,15 +222,15 @@ def test_what_comes_while_the_server_is_away_is_told_when_it_is_back(
 
 DYING = """
 import os, sys, signal
-import flows.watcher as watcher
+import flows.session_watch as session_watch, flows.watcher as watcher
 name = sys.argv.pop(1)
 def dying(*args, **more):
     result = original(*args, **more)
     if name == "take_in" or any(one.name.endswith("arrived") for one in args[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-original = getattr(watcher, name)
-setattr(watcher, name, dying)
+original = getattr(session_watch, name)
+setattr(session_watch, name, dying)
 sys.exit(watcher.main())
 """
 
@@ -362,6 +362,12 @@ def test_ingest_does_without_a_watcher_and_leaves_alone_what_fails_again_and_aga
         assert said.startswith("1 sessions, started: project (")
         until(lambda: at_rest(site, project), ENOUGH)
         assert runs_of(site, project)[-1]["state"]["type"] == "COMPLETED"
+
+        (tmp_path / "data").rename(tmp_path / "unmounted")
+        ended = site.run("ingest", project_dir=where)
+        assert ended["state"]["type"] == "FAILED"
+        assert "data is not a directory" in ended["state"]["message"]
+        (tmp_path / "unmounted").rename(tmp_path / "data")
         site.end_session(project)
     finally:
         site.start_watcher()

@@ -23,7 +23,7 @@ from crboost.errors import ParameterError
 from crboost.project import Project
 from crboost.settings import ChannelSettings, load_settings
 from flows import notifications
-from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, Event, send
+from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, STUCK, Event, send
 
 
 @dataclass
@@ -145,7 +145,7 @@ def test_an_address_that_nobody_knows_is_refused_without_showing_it() -> None:
 def test_a_channel_is_checked_when_the_settings_are_read(site: Callable[[str], Path]) -> None:
     site('[[service.notify]]\nname = "chat"\nurl_file = "/nowhere/secret"\n')
     (one,) = load_settings().service.notify
-    assert one.news == ["failed-run", "failed-tilt-series", "quiet", "finished"]
+    assert one.news == ["failed-run", "failed-tilt-series", "quiet", "stuck", "finished"]
     with pytest.raises(ParameterError, match=r"/nowhere/secret cannot be read"):
         one.address()
     once = 'name = "x"\nurl = "a://b"\n'
@@ -247,16 +247,19 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     news = {
         QUIET: {"minutes": 30},
         FINISHED: {},
+        STUCK: {"minutes": 10, "reason": "/raw is not a directory"},
         FAILED_TOO_MANY: {"failed": 3, "threshold": 2, "names": ["TS_01", "TS_02", "TS_07"]},
     }
     with told_to(deployed), get_client(sync_client=True) as client:
         send(client, [Event("x", name, project, "TS", what) for name, what in news.items()])
-    eventually(lambda: len(webhook.items) == 5 and len(mailbox.items) == 3, 60)
+    eventually(lambda: len(webhook.items) == 6 and len(mailbox.items) == 3, 60)
     by_title = {one["title"]: one["message"] for one in webhook.items[2:]}
     assert set(by_title) == {
         "crboost: TS: no new data", "crboost: TS: session finished",
-        "crboost: TS: 3 tilt series failed",
+        "crboost: TS: 3 tilt series failed", "crboost: TS: data are not taken in",
     }  # fmt: skip
+    assert "10 minutes" in by_title["crboost: TS: data are not taken in"]
+    assert "/raw is not a directory" in by_title["crboost: TS: data are not taken in"]
     assert "TS_01, TS_02, TS_07" in by_title["crboost: TS: 3 tilt series failed"]
     assert mailbox.items[2]["Subject"] == "crboost: TS: no new data"
     assert text_of(mailbox.items[2]).startswith("No new data for 30 minutes.")

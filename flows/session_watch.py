@@ -1,0 +1,350 @@
+"""The watching of one session: what has come is taken into the project, and Prefect is told.
+
+Of each batch: what is whole is taken in, the server is told, and only then the batch counts as
+dealt with. While the server is away, or the disk full, the batch waits and is tried again; a
+process that is killed anywhere in between does it again after its start, and again comes to the
+same end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from threading import Event as Flag
+from threading import Thread
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+
+from crboost.acquisition.arriving import write_arriving
+from crboost.acquisition.facts import Report
+from crboost.acquisition.intake import take_in
+from crboost.acquisition.watch import AlreadyWatched, Watcher, remembered_latest
+from crboost.errors import CrboostError
+from crboost.files import read_json, write_json
+from crboost.project import Project
+from crboost.session import Session
+from flows.events import QUIET, STUCK, Event, events_of, send
+
+#: What the watcher of a session remembers, in the project.
+STATE_FILE = ".crboost/arrivals.json"
+#: What has been told of a session, in the project.
+TOLD_FILE = ".crboost/session_told.json"
+PULSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 30.0
+#: What goes wrong for so long is told to people.
+STUCK_AFTER = timedelta(minutes=10)
+#: Without an error for so long, trouble is over; more than the longest pause between two tries.
+LULL = timedelta(minutes=5)
+
+log = logging.getLogger("crboost.watcher")
+
+Post = Callable[[Sequence[Event]], None]
+#: What may go wrong for a while, and is tried again.
+PASSING = (httpx.HTTPError, PrefectException, OSError, CrboostError)
+
+
+def post(events: Sequence[Event]) -> None:
+    """Send events to the server of `PREFECT_API_URL`."""
+    with get_client(sync_client=True) as client:
+        send(client, events)
+
+
+class Stopped(Exception):
+    """The watcher is to end before something could be dealt with."""
+
+
+def again_and_again(
+    what: Callable[[], object],
+    stop: Flag,
+    words: str,
+    troubled: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Do something until it works, with growing pauses.
+
+    Args:
+        troubled: is given what went wrong, each time.
+
+    Raises:
+        Stopped: `stop` was set before it did.
+    """
+    pause, told = 0.5, ""
+    while True:
+        try:
+            what()
+        except PASSING as error:
+            text = f"{words}: {type(error).__name__}: {error}"
+            if text != told:
+                log.warning("%s; trying again", text)
+                told = text
+            troubled(text)
+        else:
+            if told:
+                log.info("%s: done after all", words)
+            return
+        if stop.wait(pause):
+            raise Stopped
+        pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+
+
+def deal_with(
+    reports: Sequence[Report], project: Project, session: Session, send: Post
+) -> list[str]:
+    """Take in what a batch tells of, then tell the server; may be repeated.
+
+    Returns:
+        The tilt series that there is work to do on.
+
+    Raises:
+        OSError, CrboostError, httpx.HTTPError, PrefectException: it is not done; do it again.
+    """
+    taken = take_in(project, session.watch, [report.fact for report in reports])
+    for problem in taken.problems:
+        log.warning("%s: %s", project.name, problem)
+    names = [one.name for one in taken.series if one.state != "reopened"]
+    send(events_of(reports, names, project.directory, project.name, session.jobs))
+    states = [f"{one.name} {one.state} ({one.usable}/{one.tilts})" for one in taken.series]
+    if states:
+        log.info("%s: %s", project.name, ", ".join(states))
+    return names
+
+
+class Trouble:
+    """Whether data cannot be taken in, and since when. No clock is read here.
+
+    Args:
+        after: trouble of so long is told, once.
+    """
+
+    def __init__(self, after: timedelta = STUCK_AFTER) -> None:
+        self.reason = ""
+        self.since: datetime | None = None
+        self._after = after
+        self._latest = datetime.min.replace(tzinfo=UTC)
+        self._told = False
+
+    def note(self, reason: str, now: datetime) -> None:
+        """Something went wrong."""
+        if self.since is None or now - self._latest > LULL:
+            self.since, self._told = now, False
+        self.reason, self._latest = reason, now
+
+    def over(self) -> None:
+        """What went wrong has been done."""
+        self.since = None
+
+    def due(self, now: datetime) -> bool:
+        """Whether it is to be told."""
+        return self.since is not None and not self._told and now - self.since >= self._after
+
+    def told(self) -> None:
+        """It has been."""
+        self._told = True
+
+
+class SessionWatch(Thread):
+    """Serves one session until it is stopped; begins anew after whatever goes wrong.
+
+    Args:
+        project: of the session.
+        session: as it was read; another one is another thread's.
+        send: gives events to the server.
+        stuck_after: how long something goes wrong before people are told.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        session: Session,
+        send: Post = post,
+        stuck_after: timedelta = STUCK_AFTER,
+    ) -> None:
+        super().__init__(name=f"session {session.id}", daemon=True)
+        self.project = project
+        self.session = session
+        self.stop = Flag()
+        self._send = send
+        self._next_pulse = 0.0
+        self._trouble = Trouble(stuck_after)
+        self._latest: float | None = None
+        self._untold = ""
+        # When the thread last showed that it lives; a dead file system holds it for ever.
+        self._sign = datetime.now(UTC)
+        self._hang = Trouble(stuck_after)
+
+    def run(self) -> None:
+        """Watch; a directory that is away, or a bug, must not end the session."""
+        pause = 1.0
+        while not self.stop.is_set():
+            began = time.monotonic()
+            try:
+                self._watch()
+            except Stopped:
+                return
+            except (CrboostError, OSError) as error:
+                log.warning("%s: %s", self.project.directory, error)
+                self._troubled(str(error))
+            except Exception as error:
+                log.exception("%s: the watching broke off", self.project.directory)
+                self._troubled(f"{type(error).__name__}: {error}")
+            pause = 1.0 if time.monotonic() - began > 60 else min(LONGEST_PAUSE_SECONDS, 2 * pause)
+            self.stop.wait(pause)
+
+    def _watch(self) -> None:
+        session = self.session
+        with Watcher(
+            session.watch,
+            session.watcher_patience,
+            state_file=self.project.directory / STATE_FILE,
+            rhythm=session.rhythm,
+            method="auto" if session.poll_seconds is None else "polling",
+            notice=lambda text: log.warning("%s: %s", self.project.directory, text),
+            pulse=lambda: self._pulse(watcher),
+        ) as watcher:
+            log.info("%s: watching %s", self.project.directory, ", ".join(map(str, watcher.roots)))
+            # A batch that was not dealt with must not be asked past: see `Watcher.batches`.
+            for batch in watcher.batches(self.stop):
+                self._deal_with(batch)
+
+    def _deal_with(self, batch: Sequence[Report]) -> None:
+        again_and_again(
+            lambda: deal_with(batch, self.project, self.session, self._send),
+            self.stop,
+            f"{self.project.directory}: {len(batch)} news could not be dealt with",
+            self._troubled,
+        )
+        self._trouble.over()
+        self._sign = datetime.now(UTC)
+
+    def _pulse(self, watcher: Watcher) -> None:
+        """Show how the series stand, and tell of a silence."""
+        began = time.monotonic()
+        self._sign = datetime.now(UTC)
+        if began < self._next_pulse:
+            return
+        self._latest = watcher.latest
+        if watcher.problem is not None:
+            self._troubled(watcher.problem)
+        try:
+            now = datetime.now(UTC)
+            write_arriving(self.project.directory, watcher.standing(), now)
+            self._tell_silence(watcher.latest, now)
+        except PASSING as error:
+            log.warning("%s: %s: %s", self.project.directory, type(error).__name__, error)
+            self._next_pulse = time.monotonic() + LONGEST_PAUSE_SECONDS
+        else:
+            # At most a twentieth of the time: there may be tens of thousands of files.
+            took = time.monotonic() - began
+            self._next_pulse = time.monotonic() + max(PULSE_SECONDS, 20 * took)
+
+    def _troubled(self, reason: str) -> None:
+        """Something keeps data from being taken in: tell it when it has lasted, and a silence.
+
+        No data can be seen meanwhile, and the pulse does not beat.
+        """
+        now = datetime.now(UTC)
+        self._sign = now
+        self._trouble.note(reason, now)
+        if self._latest is None:
+            self._latest = remembered_latest(self.project.directory / STATE_FILE)
+        latest = self._latest
+        for tell in (
+            lambda: self._tell_stuck(self._trouble, now),
+            lambda: self._tell_silence(latest, now),
+        ):
+            try:
+                tell()
+            except PASSING as error:
+                text = f"{type(error).__name__}: {error}"
+                if text != self._untold:
+                    log.warning("%s: could not be told: %s", self.project.directory, text)
+                    self._untold = text
+
+    def tell_hang(self, now: datetime) -> None:
+        """Tell if the thread gives no sign of life; called by another one.
+
+        Raises:
+            httpx.HTTPError, PrefectException: it could not be told.
+        """
+        if now - self._sign > LULL:
+            if self._hang.since is None:
+                self._hang.note(f"no answer from the file system since {self._sign:%H:%M} UTC",
+                                self._sign)  # fmt: skip
+            self._tell_stuck(self._hang, now)
+        else:
+            self._hang.over()
+
+    def _tell_stuck(self, trouble: Trouble, now: datetime) -> None:
+        since = trouble.since
+        if since is None or not trouble.due(now):
+            return
+        minutes = round((now - since).total_seconds() / 60, 1)
+        event = Event(
+            f"{self.session.id} {since.isoformat()}", STUCK, self.project.directory,
+            self.project.name,
+            {"reason": trouble.reason, "minutes": minutes, "since": since.isoformat()},
+        )  # fmt: skip
+        self._send([event])
+        trouble.told()
+        log.warning(
+            "%s: no data taken in for %g minutes: %s", self.project.name, minutes, trouble.reason
+        )
+
+    def _tell_silence(self, latest: float, now: datetime) -> None:
+        path = self.project.directory / TOLD_FILE
+        told = read_json(path).get("silence_since") if path.is_file() else None
+        since = silence(self.session, latest, now, told)
+        if since is None:
+            return
+        minutes = round((now.timestamp() - since) / 60, 1)
+        event = Event(
+            f"{self.session.id} {since}", QUIET, self.project.directory, self.project.name,
+            {"minutes": minutes, "since": datetime.fromtimestamp(since, UTC).isoformat()},
+        )  # fmt: skip
+        self._send([event])
+        write_json(path, {"silence_since": since})
+        log.info("%s: no new data for %g minutes", self.project.name, minutes)
+
+
+def silence(session: Session, latest: float, now: datetime, told: float | None) -> float | None:
+    """Since when there have been no new data, if that is long enough and has not been told.
+
+    Args:
+        latest: when data last came, in seconds since 1970.
+        told: beginning of the silence that was told last.
+    """
+    if session.quiet_minutes is None:
+        return None
+    since = max(latest, session.started.timestamp())
+    long_enough = now.timestamp() - since >= 60 * session.quiet_minutes
+    return since if long_enough and since != told else None
+
+
+def look_once(project: Project, session: Session, send: Post = post) -> list[str]:
+    """Look at the files of a session once, and deal with what there is to tell.
+
+    Returns:
+        The tilt series that there is work to do on, and that the server has been told of; none if
+        a watcher is at work on the session.
+
+    Raises:
+        CrboostError: a watched directory is away, or what the watcher remembers is damaged.
+        OSError, httpx.HTTPError, PrefectException: as `deal_with`; what was found is found again.
+    """
+    try:
+        watcher = Watcher(
+            session.watch, session.watcher_patience, state_file=project.directory / STATE_FILE
+        )
+    except AlreadyWatched:
+        return []
+    names = []
+    with watcher:
+        reports = watcher.look()
+        if reports:
+            names = deal_with(reports, project, session, send)
+            watcher.acknowledge(reports)
+        write_arriving(project.directory, watcher.standing(), datetime.now(UTC))
+    return names
