@@ -38,6 +38,8 @@ DEPLOYMENT = "process-project/headnode"
 #: How long a run may be called Pending, or Running without being in its project's queue, before
 #: it is taken for dead.
 PENDING_FOR, RUNNING_FOR = timedelta(minutes=3), timedelta(seconds=30)
+#: A run that is due later than so says nothing about what is to be done now.
+SOON = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,13 @@ def open_runs(project: Project) -> list[FlowRun]:
 def is_coming(run: FlowRun, now: datetime) -> bool:
     """Whether a run that neither waits for its project nor has it is about to.
 
-    A dead one may be called Pending or Running for ever.
+    A dead one may be called Pending or Running for ever; one that is late waits for its worker.
     """
-    if run.state is None or run.state.is_scheduled():
-        return run.state is not None
+    if run.state is None:
+        return False
+    if run.state.is_scheduled():
+        due = run.state.state_details.scheduled_time or run.expected_start_time
+        return due is None or due - now < SOON
     longest = PENDING_FOR if run.state.is_pending() else RUNNING_FOR
     return now - run.state.timestamp < longest
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import AwaitingRetry, Late, Pending, Running, Scheduled
 
 from crboost.acquisition.facts import FileRejected, Report, SeriesComplete, SeriesPartial
 from crboost.acquisition.facts import SeriesReopened as Reopened
 from crboost.session import Session
 from flows.afterwards import covers
 from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
-from flows.ingest import Sight, decide
+from flows.ingest import Sight, decide, is_coming
 from flows.session_watch import silence
 from flows.turn import work_of
 from flows.watcher import Watched, main, read_watched, write_watched
@@ -123,6 +126,24 @@ def test_what_ingest_starts(sight: Sight, start: bool, words: str) -> None:
     decision, said = decide(sight)
     assert decision is start
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "coming"),
+    [
+        ("due now", Scheduled(scheduled_time=NOW), True),
+        ("in a moment", Scheduled(scheduled_time=NOW + timedelta(minutes=2)), True),
+        ("next week", Scheduled(scheduled_time=NOW + timedelta(days=7)), False),
+        ("late", Late(scheduled_time=NOW - timedelta(hours=5)), True),
+        ("retried next week", AwaitingRetry(scheduled_time=NOW + timedelta(days=7)), False),
+        ("claimed", Pending(timestamp=NOW - timedelta(minutes=1)), True),
+        ("claimed by a dead worker", Pending(timestamp=NOW - timedelta(hours=1)), False),
+        ("dead", Running(timestamp=NOW - timedelta(hours=1)), False),
+    ],
+)
+def test_which_runs_are_about_to_begin(name: str, state: State[None], coming: bool) -> None:
+    run = FlowRun(flow_id=uuid4(), name=name, state=state)
+    assert is_coming(run, NOW) is coming
 
 
 def test_only_runs_that_nobody_shaped_stand_for_each_other() -> None:
