@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crboost.acquisition.arrivals import SeriesState, Standing
+from crboost.acquisition.arrivals import OPEN_STATES, SeriesState, Standing
 from crboost.acquisition.arriving import Arriving, read_arriving
 from crboost.acquisition.taken import SeriesIntake, read_intake
 from crboost.errors import FileFormatError
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from crboost.project import Project
     from crboost.session import Session
     from crboost.settings import Settings
-
-#: Words of the first column for series that are not yet, or not any more, in the project as told.
-OPEN_STATES = (SeriesState.GROWING, SeriesState.REOPENED)
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,7 @@ class Project:
         from crboost.session import read_session
 
         session = read_session(self)
-        if session is not None and session.active:
+        if session is not None and session.is_watched:
             return ([], []), ([], [])
         data = self.parameters().data
         linked = {

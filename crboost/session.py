@@ -1,7 +1,9 @@
 """A session: one stay at the microscope, with what is watched, for which project, and how.
 
-It lives in its project (`.crboost/session.json`). Which sessions are active on this machine is
-told by the service directory: `sessions/<id>.json` names the project of each.
+It lives in its project (`.crboost/session.json`). Which sessions this machine has to serve is told
+by the service directory: `sessions/<id>.json` names the project of each. A session is active, then
+draining (it has been stopped, and the series that had begun come to their end), then ended; the
+service knows it until what it brought has been processed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, field_validator
 
@@ -40,6 +42,7 @@ class Session(SessionRules):
         watch: directories where mdocs and movies arrive, absolute.
         preset: name of the preset that it was started with.
         started, ended: UTC; a session that has not ended is active.
+        draining: it has ended, but the tilt series that had begun are waited for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +52,7 @@ class Session(SessionRules):
     preset: str | None = None
     started: AwareDatetime
     ended: AwareDatetime | None = None
+    draining: bool = False
 
     @field_validator("watch")
     @classmethod
@@ -62,6 +66,18 @@ class Session(SessionRules):
     def active(self) -> bool:
         """Whether it has not ended."""
         return self.ended is None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its data are still taken in."""
+        return self.active or self.draining
+
+    @property
+    def state(self) -> Literal["active", "draining", "ended"]:
+        """How it stands, in a word."""
+        if self.active:
+            return "active"
+        return "draining" if self.draining else "ended"
 
     @property
     def watcher_patience(self) -> Patience:
@@ -80,7 +96,7 @@ class Session(SessionRules):
 
 @dataclass(frozen=True, slots=True)
 class ActiveSession:
-    """An entry of the service directory: a session that has not ended."""
+    """An entry of the service directory: a session that the service has to serve."""
 
     id: str
     project: Path
@@ -133,6 +149,7 @@ def start_session(
     """Start a session; its project is made if there is none.
 
     Starting the same session again changes nothing but makes sure that the service knows of it.
+    One that is draining makes way.
 
     Args:
         project_dir: a project, or where to make one.
@@ -169,6 +186,10 @@ def start_session(
             if known is not None and known.active:
                 _check_same(project, known, session)
                 session = known
+            elif known is not None:
+                if known.draining:
+                    notice(f"session {known.id} has been waiting for its last tilt series")
+                _entry(settings.service.directory, known).unlink(missing_ok=True)
             for what, given in (("name", name), ("gain reference", gain)):
                 if given is not None:
                     notice(f"{directory} exists already: its {what} is left as it is")
@@ -191,8 +212,13 @@ def start_session(
     return session
 
 
-def end_session(project: Project, *, settings: Settings, now: datetime) -> Session:
+def end_session(project: Project, *, now: datetime, drain: bool = True) -> Session:
     """End the project's session; what has arrived stays, and jobs at work go on.
+
+    Args:
+        now: with time zone.
+        drain: take in the tilt series that have begun, as soon as they are whole; otherwise they
+            are left out. Ending a session that is draining without it ends that too.
 
     Raises:
         ProjectError: it has none, or it has ended.
@@ -203,32 +229,57 @@ def end_session(project: Project, *, settings: Settings, now: datetime) -> Sessi
             raise ProjectError(
                 f"{project.directory} has no session", hint="start one with `crboost session start`"
             )
-        if session.active:
-            session = session.model_copy(update={"ended": now.astimezone(UTC)})
-            write_session(project, session)
-        elif not _entry(settings.service.directory, session).exists():
+        if not session.is_watched:
             raise ProjectError(
                 f"the session of {project.directory} ended at {session.ended:%Y-%m-%d %H:%M} UTC"
             )
-    _entry(settings.service.directory, session).unlink(missing_ok=True)
+        ended = now.astimezone(UTC) if session.active else session.ended
+        session = session.model_copy(update={"ended": ended, "draining": drain})
+        write_session(project, session)
     return session
+
+
+def end_draining(project: Project, session: Session) -> None:
+    """A session that has been stopped waits for nothing any more; another one is left alone."""
+    with _session_lock(project.directory):
+        known = read_session(project)
+        if known is not None and known.id == session.id and known.draining:
+            write_session(project, known.model_copy(update={"draining": False}))
+
+
+def forget_session(project: Project, session: Session, *, settings: Settings) -> None:
+    """What an ended session brought has been processed: the service need not serve it."""
+    _entry(settings.service.directory, session).unlink(missing_ok=True)
 
 
 def active_sessions(
     service_directory: Path, notice: Callable[[str], None] = lambda _: None
 ) -> list[ActiveSession]:
-    """The sessions that the service has to serve, by id.
+    """The sessions whose data are taken in, active or draining, by id; as `served_sessions`."""
+    return [one for one, session in _served(service_directory, notice) if session.is_watched]
+
+
+def served_sessions(
+    service_directory: Path, notice: Callable[[str], None] = lambda _: None
+) -> list[ActiveSession]:
+    """The sessions that the service has to serve, by id; some have ended, and are processed.
 
     Args:
         service_directory: `settings.service.directory`.
         notice: takes a line for each entry that is skipped: its project is gone or cannot be read.
     """
+    return [one for one, _ in _served(service_directory, notice)]
+
+
+def _served(
+    service_directory: Path, notice: Callable[[str], None]
+) -> list[tuple[ActiveSession, Session]]:
     found = []
     for path in sorted((service_directory / SESSIONS).glob("*.json")):
         try:
             project = Project.open(_project_of(path))
             session = read_session(project)
-        except FileNotFoundError:  # ended just now
+        except FileNotFoundError:  # forgotten just now
             continue
         except (ProjectError, FileFormatError, OSError) as error:
             notice(f"session {path.stem} is skipped: {error}")
@@ -238,8 +289,8 @@ def active_sessions(
                 f"session {path.stem} is skipped: {project.directory} has "
                 f"{f'session {session.id}' if session else 'no session'} now; remove {path}"
             )
-        elif session.active:
-            found.append(ActiveSession(session.id, project.directory))
+        else:
+            found.append((ActiveSession(session.id, project.directory), session))
     return found
 
 
@@ -273,7 +324,7 @@ def _check_same(project: Project, known: Session, wanted: Session) -> None:
     Raises:
         ProjectError: names the first difference.
     """
-    own = {"id", "started", "ended"}
+    own = {"id", "started", "ended", "draining"}
     before, after = known.model_dump(mode="json"), wanted.model_dump(mode="json")
     for field in before:
         if field not in own and before[field] != after[field]:
@@ -292,8 +343,13 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def session_entry(service_directory: Path, id: str) -> Path:
+    """The file by which the service knows a session."""
+    return service_directory / SESSIONS / f"{id}.json"
+
+
 def _entry(service_directory: Path, session: Session) -> Path:
-    return service_directory / SESSIONS / f"{session.id}.json"
+    return session_entry(service_directory, session.id)
 
 
 def _register(service_directory: Path, session: Session, project: Project) -> None:

@@ -1,4 +1,6 @@
-"""ingest: looks whether anything of the active sessions is left undone, and starts it.
+"""ingest: looks whether anything of the sessions is left undone, and starts it.
+
+Of those that have ended, too, until all that they brought has been processed.
 
 The safety net under watcher and events, and what goes on after worker, server or machine died. It
 computes nothing: what is to be done is started as a run of `process-project`.
@@ -91,20 +93,29 @@ def decide(sight: Sight) -> tuple[bool, str]:
     return True, f"to do: {nodes}"
 
 
+def is_processed(sight: Sight) -> bool:
+    """Whether nothing is left to do, or nothing that will be done by itself."""
+    if sight.flow_run or sight.coming or sight.unfollowed or sight.told or sight.unseen:
+        return False
+    return sight.problem is None and (not sight.todo or sight.left is not None)
+
+
 @flow(name="ingest", persist_result=False)
 def ingest(project_dir: ProjectDirectory | None = None) -> State[Any]:
     """Look for new data, and start what is left undone, of one or all active sessions.
+
+    What sessions brought that have ended is processed to the end.
 
     Args:
         project_dir: Absolute path of the project of an active session; empty: all of them.
     """
     from crboost.project import Project
-    from crboost.session import active_sessions, read_session
+    from crboost.session import forget_session, read_session, served_sessions
     from crboost.settings import load_settings
 
     log = get_run_logger()
     settings = load_settings()
-    projects = [one.project for one in active_sessions(settings.service.directory, log.warning)]
+    projects = [one.project for one in served_sessions(settings.service.directory, log.warning)]
     if project_dir is not None:
         if Path(project_dir) not in projects:
             text = f"{project_dir} has no active session\n  -> crboost session start"
@@ -116,7 +127,7 @@ def ingest(project_dir: ProjectDirectory | None = None) -> State[Any]:
         try:
             project = Project.open(directory)
             session = read_session(project)
-            if session is None or not session.active:
+            if session is None:
                 continue
             sight = look(project, session, settings)
             start, words = decide(sight)
@@ -126,6 +137,9 @@ def ingest(project_dir: ProjectDirectory | None = None) -> State[Any]:
                 broken.append(f"{directory}: {sight.unseen}")
             if start:
                 started.append(f"{project.name} ({start_run(project, session).name})")
+            elif not session.is_watched and is_processed(sight):
+                log.info("%s: the session is over", project.directory)
+                forget_session(project, session, settings=settings)
         except (CrboostError, OSError, httpx.HTTPError, PrefectException) as error:
             log.error("%s: %s: %s", directory, type(error).__name__, error)
             broken.append(f"{directory}: {error}")
@@ -142,10 +156,12 @@ def look(project: Project, session: Session, settings: Settings) -> Sight:
     """
     from flows.session_watch import look_once
 
-    try:
-        told, unseen = len(look_once(project, session)), None
-    except (CrboostError, OSError) as error:
-        told, unseen = 0, str(error)
+    told, unseen = 0, None
+    if session.is_watched:
+        try:
+            told = len(look_once(project, session))
+        except (CrboostError, OSError) as error:
+            unseen = str(error)
     return replace(_standing(project, session, settings, told), unseen=unseen)
 
 

@@ -140,7 +140,15 @@ It is tried again every few minutes; this is told again in six hours.
         expect=frozenset({FINISHED}),
         resource=_PROJECT,
         subject="crboost: {{ event.payload.project }}: session finished",
-        body="The session has been ended; what it brought is processed to the end.\n" + _LOOK,
+        body="""\
+The session has ended. Taken in: {{ event.payload.complete }} complete tilt series, \
+{{ event.payload.partial }} partial ones.
+{% if event.payload.left_out -%}
+Left out, as they were still being written: {{ event.payload.left_out | join(', ') }}
+{% endif -%}
+What has not been processed yet goes on by itself.
+"""
+        + _LOOK,
     ),
 )
 

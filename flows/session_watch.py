@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 from threading import Thread
@@ -19,14 +19,15 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
+from crboost.acquisition.arrivals import Standing, open_series
 from crboost.acquisition.arriving import write_arriving
 from crboost.acquisition.facts import Report
 from crboost.acquisition.intake import take_in
 from crboost.acquisition.watch import AlreadyWatched, Watcher, remembered_latest
-from crboost.errors import CrboostError
+from crboost.errors import CrboostError, ProjectError
 from crboost.files import read_json, write_json
 from crboost.project import Project
-from crboost.session import Session
+from crboost.session import Session, end_draining
 from flows.events import QUIET, STUCK, Event, events_of, send
 
 #: What the watcher of a session remembers, in the project.
@@ -174,6 +175,8 @@ class SessionWatch(Thread):
         # When the thread last showed that it lives; a dead file system holds it for ever.
         self._sign = datetime.now(UTC)
         self._hang = Trouble(stuck_after)
+        self._began = datetime.now(UTC)
+        self._hurried = False
 
     def run(self) -> None:
         """Watch; a directory that is away, or a bug, must not end the session."""
@@ -195,6 +198,8 @@ class SessionWatch(Thread):
 
     def _watch(self) -> None:
         session = self.session
+        self._hurried = False
+        self._check_project()
         with Watcher(
             session.watch,
             session.watcher_patience,
@@ -210,8 +215,12 @@ class SessionWatch(Thread):
                 self._deal_with(batch)
 
     def _deal_with(self, batch: Sequence[Report]) -> None:
+        def deal() -> None:
+            self._check_project()
+            deal_with(batch, self.project, self.session, self._send)
+
         again_and_again(
-            lambda: deal_with(batch, self.project, self.session, self._send),
+            deal,
             self.stop,
             f"{self.project.directory}: {len(batch)} news could not be dealt with",
             self._troubled,
@@ -223,6 +232,7 @@ class SessionWatch(Thread):
         """Show how the series stand, and tell of a silence."""
         began = time.monotonic()
         self._sign = datetime.now(UTC)
+        self._check_project()
         if began < self._next_pulse:
             return
         self._latest = watcher.latest
@@ -232,6 +242,8 @@ class SessionWatch(Thread):
             now = datetime.now(UTC)
             write_arriving(self.project.directory, watcher.standing(), now)
             self._tell_silence(watcher.latest, now)
+            if self.session.draining:
+                self._drain(watcher, now)
         except PASSING as error:
             log.warning("%s: %s: %s", self.project.directory, type(error).__name__, error)
             self._next_pulse = time.monotonic() + LONGEST_PAUSE_SECONDS
@@ -239,6 +251,28 @@ class SessionWatch(Thread):
             # At most a twentieth of the time: there may be tens of thousands of files.
             took = time.monotonic() - began
             self._next_pulse = time.monotonic() + max(PULSE_SECONDS, 20 * took)
+
+    def _check_project(self) -> None:
+        """See that nothing is written where the project's file system is to be mounted.
+
+        Raises:
+            ProjectError: the project is away.
+        """
+        if not Project.exists(self.project.directory):
+            raise ProjectError(f"{self.project.directory} is away")
+
+    def _drain(self, watcher: Watcher, now: datetime) -> None:
+        """End, when the series that had begun have come to their end, or in time as they are."""
+        if watcher.pending:
+            return
+        standing = watcher.standing()
+        if self._hurried or is_drained(self.session, standing, watcher.latest, now):
+            finish_draining(self.project, self.session, standing)
+            self.stop.set()
+        # Seen from the start of this watcher on: what came while none was there has its time too.
+        elif now >= drain_until(self.session, self._began):
+            watcher.take_as_it_is()
+            self._hurried = True
 
     def _troubled(self, reason: str) -> None:
         """Something keeps data from being taken in: tell it when it has lasted, and a silence.
@@ -316,11 +350,44 @@ def silence(session: Session, latest: float, now: datetime, told: float | None) 
         latest: when data last came, in seconds since 1970.
         told: beginning of the silence that was told last.
     """
-    if session.quiet_minutes is None:
+    if session.quiet_minutes is None or not session.active:
         return None
     since = max(latest, session.started.timestamp())
     long_enough = now.timestamp() - since >= 60 * session.quiet_minutes
     return since if long_enough and since != told else None
+
+
+def is_drained(
+    session: Session, standing: Mapping[str, Standing], latest: float, now: datetime
+) -> bool:
+    """Whether nothing more is to come of a session that has been stopped.
+
+    Movies may come before their mdoc: it is waited for as long as for an mdoc that grows.
+
+    Args:
+        latest: when data last came, in seconds since 1970.
+    """
+    quiet = now.timestamp() - latest >= session.patience.mdoc_quiet_seconds
+    return quiet and not open_series(standing)
+
+
+def drain_until(session: Session, began: datetime) -> datetime:
+    """When a session that has been stopped no longer waits for what is not whole.
+
+    Args:
+        began: when it began to be watched.
+    """
+    start = max(began, session.ended or began)
+    return start + timedelta(seconds=session.patience.partial_after_seconds)
+
+
+def finish_draining(project: Project, session: Session, standing: Mapping[str, Standing]) -> None:
+    """The session's data are all taken in, but for what is still being written."""
+    left = open_series(standing)
+    if left:
+        log.warning("%s: not taken in, as it did not end: %s", project.directory, ", ".join(left))
+    end_draining(project, session)
+    log.info("%s: nothing more is taken in", project.directory)
 
 
 def look_once(project: Project, session: Session, send: Post = post) -> list[str]:
@@ -334,17 +401,31 @@ def look_once(project: Project, session: Session, send: Post = post) -> list[str
         CrboostError: a watched directory is away, or what the watcher remembers is damaged.
         OSError, httpx.HTTPError, PrefectException: as `deal_with`; what was found is found again.
     """
+    state = project.directory / STATE_FILE
+    before = datetime.fromtimestamp(state.stat().st_mtime if state.exists() else 0, UTC)
     try:
-        watcher = Watcher(
-            session.watch, session.watcher_patience, state_file=project.directory / STATE_FILE
-        )
+        watcher = Watcher(session.watch, session.watcher_patience, state_file=state)
     except AlreadyWatched:
         return []
+    now = datetime.now(UTC)
+    # What is seen for the first time after the end has its time too.
+    overdue = (
+        session.ended is not None
+        and before >= session.ended
+        and session.draining
+        and now >= drain_until(session, session.ended)
+    )
     names = []
     with watcher:
         reports = watcher.look()
+        if overdue:
+            watcher.take_as_it_is()
+            reports = watcher.look()
         if reports:
             names = deal_with(reports, project, session, send)
             watcher.acknowledge(reports)
-        write_arriving(project.directory, watcher.standing(), datetime.now(UTC))
+        standing = watcher.standing()
+        write_arriving(project.directory, standing, now)
+        if session.draining and (overdue or is_drained(session, standing, watcher.latest, now)):
+            finish_draining(project, session, standing)
     return names

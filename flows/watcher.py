@@ -10,7 +10,8 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +20,21 @@ from types import FrameType
 
 from prefect.settings import PREFECT_API_URL
 
-from crboost.errors import FileFormatError
+from crboost.acquisition.arrivals import open_series
+from crboost.acquisition.arriving import read_arriving
+from crboost.acquisition.taken import read_intake
+from crboost.errors import CrboostError, FileFormatError
 from crboost.files import read_json, write_json
 from crboost.project import Project
-from crboost.session import ActiveSession, Session, active_sessions, read_session
+from crboost.session import (
+    ActiveSession,
+    Session,
+    active_sessions,
+    read_session,
+    session_entry,
+)
 from crboost.settings import load_settings
-from flows.events import FINISHED, STARTED, Event
+from flows.events import FINISHED, MOST_NAMES, STARTED, Event
 from flows.session_watch import PASSING, Post, SessionWatch, look_once, post
 
 #: The sessions that have been told as started, in the service directory.
@@ -74,7 +84,7 @@ class Service:
         wanted: dict[str, tuple[ActiveSession, Session]] = {}
         for active in active_sessions(self.directory, self._notice):
             session = read_session(Project(active.project))
-            if session is not None and session.active and session.id == active.id:
+            if session is not None and session.is_watched and session.id == active.id:
                 wanted[active.id] = active, session
         for id, thread in list(self._threads.items()):
             if not thread.is_alive():
@@ -97,27 +107,46 @@ class Service:
         self._tell_begin_and_end([Watched(one.id, one.project) for one, _ in wanted.values()])
 
     def _tell_begin_and_end(self, now: Sequence[Watched]) -> None:
-        """Tell of sessions that have begun or ended; what cannot be told is told next time."""
+        """Tell of sessions that have begun or ended; what cannot be told is told next time.
+
+        One that cannot be told must not keep the others from it.
+        """
         before = read_watched(self.directory)
-        for one in now:
-            if one not in before:
-                self._send([session_event(one, STARTED)])
+        for one in [one for one in now if one not in before]:
+            with self._noticing(one):
+                self._send([session_event(one, STARTED, {})])
                 before.append(one)
                 write_watched(self.directory, before)
         for one in [one for one in before if one not in now]:
-            if (one.project / ".crboost").is_dir():
-                self._finish(one)
-            before.remove(one)
-            write_watched(self.directory, before)
+            with self._noticing(one):
+                if self._is_over(one):
+                    before.remove(one)
+                    write_watched(self.directory, before)
 
-    def _finish(self, one: Watched) -> None:
-        """A last look at what has come, then the end is told."""
+    def _is_over(self, one: Watched) -> bool:
+        """Whether a session that is not to be watched has ended, and its end has been told."""
+        if not Project.exists(one.project):
+            # Its file system may be away for a moment; what nobody knows any more is gone.
+            return not session_entry(self.directory, one.id).exists()
         project = Project(one.project)
         session = read_session(project)
         if session is not None and session.id == one.id:
-            look_once(project, session, self._send)
-        self._send([session_event(one, FINISHED)])
+            if session.is_watched:  # it could not be read a moment ago
+                return False
+            try:
+                look_once(project, session, self._send)
+            except (CrboostError, OSError) as error:
+                log.warning("%s: no last look at what has come: %s", one.project, error)
+        self._send([session_event(one, FINISHED, what_it_brought(project))])
         log.info("%s: the session has ended", one.project)
+        return True
+
+    @contextmanager
+    def _noticing(self, one: Watched) -> Iterator[None]:
+        try:
+            yield
+        except PASSING as error:
+            self._notice(f"{one.project}: {type(error).__name__}: {error}")
 
     def _notice(self, text: str) -> None:
         if text not in self._noticed:
@@ -125,10 +154,25 @@ class Service:
             log.warning("%s", text)
 
 
-def session_event(one: Watched, name: str) -> Event:
+def session_event(one: Watched, name: str, payload: Mapping[str, object]) -> Event:
     """That a session has begun or ended."""
     project = Project(one.project)
-    return Event(one.id, name, one.project, project.name, {"session": one.id})
+    return Event(one.id, name, one.project, project.name, {"session": one.id, **payload})
+
+
+def what_it_brought(project: Project) -> dict[str, object]:
+    """How many tilt series have been taken in, and which have not as they did not end."""
+    try:
+        states = [one.state for one in read_intake(project.directory).values()]
+    except (FileFormatError, OSError):
+        states = []
+    arriving = read_arriving(project.directory)
+    left = open_series(arriving.series) if arriving is not None else []
+    return {
+        "complete": states.count("complete"),
+        "partial": states.count("partial"),
+        "left_out": left[:MOST_NAMES],
+    }
 
 
 def read_watched(directory: Path) -> list[Watched]:

@@ -17,8 +17,11 @@ from crboost.session import (
     ActiveSession,
     Session,
     active_sessions,
+    end_draining,
     end_session,
+    forget_session,
     read_session,
+    served_sessions,
     session_file,
     start_session,
 )
@@ -127,18 +130,36 @@ def test_two_starts_at_once_make_one_session(
     assert [one.id for one in active_sessions(settings.service.directory)] == list(ids)
 
 
-def test_a_session_ends_and_another_one_may_follow(
+def test_a_session_drains_then_ends_and_another_one_may_follow(
     tmp_path: Path, watched: Path, settings: Settings
 ) -> None:
     project = tmp_path / "P"
     first = start(project, watched, settings)
     opened = Project.open(project)
-    ended = end_session(opened, settings=settings, now=NOW.replace(hour=18))
-    assert (ended.id, ended.ended) == (first.id, NOW.replace(hour=18))
-    assert not ended.active
+    known = [ActiveSession(first.id, opened.directory)]
+    stopped = end_session(opened, now=NOW.replace(hour=18))
+    assert (stopped.id, stopped.ended, stopped.state) == (
+        first.id, NOW.replace(hour=18), "draining",
+    )  # fmt: skip
+    assert not stopped.active and stopped.is_watched
+    assert end_session(opened, now=NOW.replace(hour=19)) == stopped
+    # Its data are still taken in, and for the watcher alone to say.
+    assert active_sessions(settings.service.directory) == known
+
+    end_draining(opened, first.model_copy(update={"id": "another"}))
+    assert read_session(opened) == stopped
+    end_draining(opened, first)
+    ended = read_session(opened)
+    assert ended is not None
+    assert (ended.state, ended.ended) == ("ended", stopped.ended)
+    # What it brought is still to be processed.
     assert active_sessions(settings.service.directory) == []
+    assert served_sessions(settings.service.directory) == known
+    forget_session(opened, ended, settings=settings)
+    assert served_sessions(settings.service.directory) == []
     with pytest.raises(ProjectError, match="ended at 2026-05-01 18:00 UTC"):
-        end_session(opened, settings=settings, now=NOW)
+        end_session(opened, now=NOW)
+
     opened.set_values({"microscope.spherical_aberration_mm": "0.01"})
     notices: list[str] = []
     second = start(project, watched, settings, preset="krios-k3", name="new", notice=notices.append)
@@ -149,18 +170,27 @@ def test_a_session_ends_and_another_one_may_follow(
     assert any("spherical_aberration_mm keeps the user's value" in one for one in notices)
 
 
-def test_an_entry_whose_end_was_interrupted_is_cleared_by_the_next_end(
+def test_a_session_may_be_ended_at_once_also_while_it_drains(
     tmp_path: Path, watched: Path, settings: Settings
 ) -> None:
     start(tmp_path / "P", watched, settings)
     opened = Project.open(tmp_path / "P")
-    (entry,) = (settings.service.directory / "sessions").iterdir()
-    text = entry.read_text()
-    end_session(opened, settings=settings, now=NOW)
-    entry.write_text(text)
+    end_session(opened, now=NOW)
+    assert end_session(opened, now=NOW.replace(hour=19), drain=False).ended == NOW
     assert active_sessions(settings.service.directory) == []
-    assert not end_session(opened, settings=settings, now=NOW).active
-    assert not entry.exists()
+    start(tmp_path / "Q", watched, settings)
+    assert end_session(Project.open(tmp_path / "Q"), now=NOW, drain=False).state == "ended"
+
+
+def test_a_session_that_drains_makes_way_for_the_next_one(
+    tmp_path: Path, watched: Path, settings: Settings
+) -> None:
+    first = start(tmp_path / "P", watched, settings)
+    end_session(Project.open(tmp_path / "P"), now=NOW)
+    notices: list[str] = []
+    second = start(tmp_path / "P", watched, settings, notice=notices.append)
+    assert [one.id for one in served_sessions(settings.service.directory)] == [second.id]
+    assert notices == [f"session {first.id} has been waiting for its last tilt series"]
 
 
 def test_entries_without_a_project_are_skipped_and_told(
@@ -186,7 +216,13 @@ def test_entries_without_a_project_are_skipped_and_told(
     [
         ({"preset": "krios"}, ParameterError, "no preset 'krios'; did you mean"),
         ({"values": {"microscope.voltage": "3"}}, ParameterError, "no such parameter"),
-        ({"rules": {"jobs": ["tsAlignmen"]}}, ParameterError, "tsAlignmen"),
+        (
+            {"rules": {"jobs": ["tsAlignmen"]}},
+            ParameterError,
+            r"tsAlignmen: .*did you mean tsAlignment\?\n  -> job types are importmovies, .*ts",
+        ),
+        ({"rules": {"jobs": ["tsAlignment__1"]}}, ParameterError, "the first .* just tsAlignment"),
+        ({"rules": {"jobs": ["tsAlignment__b"]}}, ParameterError, "a second .* tsAlignment__2"),
         ({"rules": {"batch_seconds": -1}}, ParameterError, "session: batch_seconds = -1"),
         ({"gain": Path("no.mrc")}, ProjectError, "no.mrc: no such file"),
     ],
@@ -245,6 +281,8 @@ def test_while_a_session_is_active_patterns_link_nothing(
     (tmp_path / late.name).rename(late)
     assert project.new_data() == []
     assert project.link_new_data() == []
-    end_session(project, settings=settings, now=NOW)
+    end_session(project, now=NOW)
+    assert project.new_data() == []
+    end_session(project, now=NOW, drain=False)
     assert late in project.new_data()
     assert late.name in project.link_new_data()

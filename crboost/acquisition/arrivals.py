@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
@@ -90,6 +90,15 @@ class Standing:
     state: SeriesState
     tilts: int
     movies: int
+
+
+#: States of series of which more is to be told.
+OPEN_STATES = (SeriesState.GROWING, SeriesState.REOPENED)
+
+
+def open_series(standing: Mapping[str, Standing]) -> list[str]:
+    """Names of the series that have begun, or begun again, and have not come to their end."""
+    return [name for name, one in standing.items() if one.state in OPEN_STATES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +287,12 @@ class Arrivals:
             reports.append(Report(f"{self.ledger}-{self._number}", now, fact))
         self.pending += reports
         return reports
+
+    def take_as_it_is(self) -> None:
+        """From now on a series without news counts as partial as soon as its files are finished."""
+        least = max(self.patience.stable_seconds, self.patience.mdoc_quiet_seconds)
+        self.patience = replace(self.patience, partial_after_seconds=least)
+        self._changed = True
 
     def acknowledge(self, reports: Iterable[Report]) -> None:
         """These reports have been dealt with."""

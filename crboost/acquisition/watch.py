@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -150,6 +151,15 @@ class Watcher:
         """When a file was last new, or seen to have changed, in seconds since 1970; 0 for never."""
         return self._arrivals.latest
 
+    @property
+    def pending(self) -> int:
+        """How many reports have not been acknowledged."""
+        return len(self._arrivals.pending)
+
+    def take_as_it_is(self) -> None:
+        """From now on a series without news counts as partial as soon as its files are finished."""
+        self._arrivals.take_as_it_is()
+
     def look(self) -> tuple[Report, ...]:
         """Look at all files once; the reports that have not been acknowledged, saved before."""
         self._rescan()
@@ -183,7 +193,8 @@ class Watcher:
                 elif rescanned and self._unsaved:
                     self._save()
         finally:
-            self._save()
+            with suppress(FileNotFoundError):  # the project is away; a look makes up for it
+                self._save()
 
     # -- seeing ------------------------------------------------------------------------------
 
@@ -302,6 +313,8 @@ class Watcher:
     def _save(self) -> None:
         # Without the lock the file may be another watcher's by now.
         if self._state_file is not None and self._lock is not None:
+            # The directory has been there: where it is away, another one must not take its place.
+            self._state_file.parent.stat()
             write_json(self._state_file, self._arrivals.to_json())
             self._unsaved = False
 

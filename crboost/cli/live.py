@@ -84,7 +84,7 @@ def headline(overview: Overview, now: datetime | None) -> str:
     """
     parts = []
     if overview.session is not None:
-        parts.append("session " + ("active" if overview.session.active else "ended"))
+        parts.append(f"session {overview.session.state}")
     parts.append(f"{overview.run} is at work" if overview.run else "nothing is at work")
     if now is not None and overview.seen_at is not None:
         ago = max(0.0, (now - overview.seen_at).total_seconds())

@@ -162,23 +162,40 @@ def start(
 
 
 @app.command("stop")
-def stop(project: ProjectPath) -> None:
-    """End a session: nothing more is taken in. Jobs at work go on."""
+def stop(
+    project: ProjectPath,
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for tilt series that have begun.")
+    ] = False,
+) -> None:
+    """End a session. Tilt series that have begun are still taken in; jobs at work go on."""
     from crboost.project import Project
     from crboost.session import end_session
     from crboost.settings import load_settings
 
     opened = Project.open(project)
-    session = end_session(opened, settings=load_settings(), now=datetime.now(UTC))
-    typer.echo(f"Session {session.id} has ended: {_counts(opened)}.")
-    growing = _growing(opened)
-    if growing:
-        print_warnings([f"not taken in, as it had not ended: {', '.join(growing)}"])
+    session = end_session(opened, now=datetime.now(UTC), drain=not now)
+    open_now = _open(opened)
+    if not session.draining:
+        typer.echo(f"Session {session.id} has ended: {_counts(opened)}.")
+        if open_now:
+            print_warnings([f"not taken in, as it had not ended: {', '.join(open_now)}"])
+        return
+    patience = session.patience
+    typer.echo(f"Session {session.id} is draining: {_counts(opened)}.")
+    if open_now:
+        typer.echo(f"Waiting for {', '.join(open_now)}.")
+    typer.echo(
+        f"It ends when nothing has come for {patience.mdoc_quiet_seconds:g} s and no series is "
+        f"open, or after {patience.partial_after_seconds / 60:g} min with what is there then. "
+        f"At once: {command('crboost', 'session', 'stop', project, '--now')}"
+    )
+    print_service(load_settings())
 
 
 @app.command("list")
 def list_sessions(as_json: AsJson = False) -> None:
-    """List the active sessions of this machine."""
+    """List the sessions of this machine whose data are taken in."""
     from crboost.project import Project
     from crboost.session import active_sessions, read_session
     from crboost.settings import load_settings
@@ -195,10 +212,11 @@ def list_sessions(as_json: AsJson = False) -> None:
         print_json([_values(session, opened) for session, opened in rows])
     elif rows:
         print_table(
-            ["session", "since", "preset", "tilt series", "watching", "project"],
+            ["session", "state", "since", "preset", "tilt series", "watching", "project"],
             [
                 [
                     session.id,
+                    session.state,
                     _local(session.started),
                     session.preset or "-",
                     _counts(opened),
@@ -231,14 +249,14 @@ def show(project: ProjectPath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_values(session, opened))
         return
-    ended = "active" if session.active else f"ended {_local(session.ended)}"
-    typer.echo(f"Session {session.id}: {ended}\n")
+    since = "" if session.active else f", stopped {_local(session.ended)}"
+    typer.echo(f"Session {session.id}: {session.state}{since}\n")
     print_session(session, opened)
     rows = [row for row in read_overview(opened).rows if row.arrival]
     if rows:
         heading("Arrived")
         print_table(["tilt series", "movies/tilts"], [[row.name, row.arrival] for row in rows])
-    if session.active:
+    if session.is_watched:
         print_service(load_settings())
 
 
@@ -331,6 +349,7 @@ def _values(session: Session, project: Project) -> dict[str, Any]:
     return {
         **session.model_dump(mode="json"),
         "active": session.active,
+        "state": session.state,
         "project": str(project.directory),
         "tilt_series": {
             name: {"state": one.state, "tilts": one.tilts, "usable": one.usable}
@@ -349,17 +368,22 @@ def _counts(project: Project) -> str:
         for state in ("complete", "partial", "reopened")
         if state in states
     ]
-    growing = _growing(project)
-    return ", ".join([*words, *([f"{len(growing)} growing"] if growing else [])]) or "none yet"
+    growing = sum(1 for state in _standing(project).values() if state == "growing")
+    return ", ".join([*words, *([f"{growing} growing"] if growing else [])]) or "none yet"
 
 
-def _growing(project: Project) -> list[str]:
+def _open(project: Project) -> list[str]:
+    """The series that have begun, or begun again, and not come to their end: `TS_03 growing`."""
+    states = _standing(project).items()
+    return [f"{name} {state}" for name, state in states if state in ("growing", "reopened")]
+
+
+def _standing(project: Project) -> dict[str, str]:
+    """How each series stands at the microscope."""
     from crboost.acquisition.arriving import read_arriving
 
     arriving = read_arriving(project.directory)
-    if arriving is None:
-        return []
-    return [name for name, one in arriving.series.items() if one.state == "growing"]
+    return {name: str(one.state) for name, one in arriving.series.items()} if arriving else {}
 
 
 def _local(moment: datetime | None) -> str:

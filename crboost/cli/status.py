@@ -72,8 +72,7 @@ def status(
     typer.secho(opened.name, bold=True, nl=False)
     typer.echo(f"  {opened.directory}")
     if session is not None:
-        word = "active" if session.active else "ended"
-        typer.echo(f"Session {session.id} is {word}: {', '.join(map(str, session.watch))}")
+        typer.echo(f"Session {session.id} is {session.state}: {', '.join(map(str, session.watch))}")
     if running is not None:
         typer.echo(f"{running.name} is at work.")
     rows = {stage: [job.name, state_of(job), counts(job)] for stage, job in stages.items()}

@@ -111,7 +111,14 @@ def test_from_start_to_stop(crboost: Crboost, project: Path, raw: Path, tmp_path
     assert refused.returncode == 2
     assert "has an active session" in refused.stderr
     assert "crboost session stop" in refused.stderr
-    stopped = crboost("session", "stop", project)
+    draining = crboost("session", "stop", project)
+    assert draining.returncode == 0, draining.stderr
+    assert "is draining: 2 complete, 1 partial" in draining.stdout
+    assert "nothing has come for 180 s and no series is open, or after 30 min" in draining.stdout
+    assert " draining " in crboost("session", "list").stdout
+    assert re.match(r"Session \S+: draining, stopped 2", crboost("session", "show", project).stdout)
+    assert "is draining: " in crboost("status", project).stdout
+    stopped = crboost("session", "stop", project, "--now")
     assert stopped.returncode == 0, stopped.stderr
     assert "has ended: 2 complete, 1 partial" in stopped.stdout
     assert crboost("session", "list").stdout == "No session is active.\n"

@@ -174,7 +174,7 @@ class Service:
         return Project.open(project)
 
     def end_session(self, project: Project) -> None:
-        end_session(project, settings=self.settings, now=datetime.now(UTC))
+        end_session(project, now=datetime.now(UTC))
 
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

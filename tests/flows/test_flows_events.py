@@ -15,7 +15,7 @@ from crboost.acquisition.facts import SeriesReopened as Reopened
 from crboost.session import Session
 from flows.afterwards import covers
 from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
-from flows.ingest import Sight, decide, is_coming
+from flows.ingest import Sight, decide, is_coming, is_processed
 from flows.session_watch import silence
 from flows.turn import work_of
 from flows.watcher import Watched, main, read_watched, write_watched
@@ -126,6 +126,25 @@ def test_what_ingest_starts(sight: Sight, start: bool, words: str) -> None:
     decision, said = decide(sight)
     assert decision is start
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("sight", "processed"),
+    [
+        (Sight(2), True),
+        (Sight(0), True),
+        (Sight(2, todo=("x",)), False),
+        (Sight(2, todo=("x",), left="every tilt is dark"), True),
+        (Sight(2, problem="no RELION"), False),
+        (Sight(flow_run="one (1234)"), False),
+        (Sight(coming=True), False),
+        (Sight(unfollowed="run_x"), False),
+        (Sight(2, told=1), False),
+        (Sight(2, unseen="the share is away"), False),
+    ],
+)
+def test_until_when_an_ended_session_is_served(sight: Sight, processed: bool) -> None:
+    assert is_processed(sight) is processed
 
 
 @pytest.mark.parametrize(

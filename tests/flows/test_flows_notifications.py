@@ -246,7 +246,7 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     project = tmp_path / "TS"
     news = {
         QUIET: {"minutes": 30},
-        FINISHED: {},
+        FINISHED: {"complete": 7, "partial": 1, "left_out": ["TS_09"]},
         STUCK: {"minutes": 10, "reason": "/raw is not a directory"},
         FAILED_TOO_MANY: {"failed": 3, "threshold": 2, "names": ["TS_01", "TS_02", "TS_07"]},
     }
@@ -258,6 +258,9 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
         "crboost: TS: no new data", "crboost: TS: session finished",
         "crboost: TS: 3 tilt series failed", "crboost: TS: data are not taken in",
     }  # fmt: skip
+    finished = by_title["crboost: TS: session finished"]
+    assert "Taken in: 7 complete tilt series, 1 partial ones.\n" in finished
+    assert "still being written: TS_09\nWhat has not" in finished
     assert "10 minutes" in by_title["crboost: TS: data are not taken in"]
     assert "/raw is not a directory" in by_title["crboost: TS: data are not taken in"]
     assert "TS_01, TS_02, TS_07" in by_title["crboost: TS: 3 tilt series failed"]

@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event as Flag
 
 import httpx
 import pytest
 
 from crboost.acquisition import watch
-from crboost.acquisition.arrivals import Patience
+from crboost.acquisition.arrivals import Patience, SeriesState, Standing
 from crboost.acquisition.watch import Watcher
 from crboost.cpu.example_data import make_example_data
 from crboost.errors import CrboostError
 from crboost.project import Project
-from crboost.session import Session, start_session
+from crboost.session import Session, end_session, read_session, session_file, start_session
 from crboost.settings import Settings
-from flows.events import ARRIVED, QUIET, STUCK, Event
-from flows.session_watch import LULL, STATE_FILE, SessionWatch, Trouble, look_once
+from flows.events import ARRIVED, FINISHED, PARTIAL, QUIET, STARTED, STUCK, Event
+from flows.session_watch import LULL, STATE_FILE, SessionWatch, Trouble, is_drained, look_once
+from flows.watcher import Service, what_it_brought
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -209,6 +211,133 @@ def test_a_thread_that_hangs_is_told_by_another(
         thread.tell_hang(now + minute * MINUTE)
     (stuck,) = server.told(STUCK)
     assert "no answer from the file system" in stuck.payload["reason"]
+
+
+def test_the_last_series_of_a_session_is_taken_in_after_its_end(
+    begin: Callable[..., tuple[Project, Session]], serve: Callable[..., SessionWatch],
+    raw: Path, server: Server,
+) -> None:  # fmt: skip
+    project, _ = begin(patience={**QUICK, "mdoc_quiet_seconds": 1, "partial_after_seconds": 60})
+    stopped = end_session(project, now=datetime.now(UTC))
+    thread = serve(project, stopped)
+    until(lambda: not thread.is_alive())
+    assert server.told(ARRIVED)[0].payload["names"] == ["TS_01", "TS_02"]
+    ended = read_session(project)
+    assert ended is not None
+    assert ended.state == "ended"
+
+
+def test_what_is_not_whole_is_partial_when_its_time_is_over_and_what_grows_is_left_out(
+    begin: Callable[..., tuple[Project, Session]], serve: Callable[..., SessionWatch],
+    raw: Path, server: Server, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    patience = {"stable_seconds": 0.5, "mdoc_quiet_seconds": 0.5, "partial_after_seconds": 4}
+    project, _ = begin(patience={**patience, "expected_tilts": 4})
+    stopped = end_session(project, now=datetime.now(UTC))
+    thread = serve(project, stopped)
+    growing = raw / "TS_02.mdoc"
+    while thread.is_alive():
+        growing.write_text(growing.read_text() + " ")
+        time.sleep(0.05)
+    (partial,) = server.told(PARTIAL)
+    assert partial.payload["tilt_series"] == "TS_01"
+    assert partial.payload["reasons"] == ["3 tilts of 4"]
+    assert server.told(ARRIVED)[0].payload["names"] == ["TS_01"]
+    assert "not taken in, as it did not end: TS_02" in caplog.text
+    assert what_it_brought(project) == {"complete": 0, "partial": 1, "left_out": ["TS_02"]}
+
+
+def test_without_a_watcher_looks_now_and_then_drain_a_session(
+    begin: Callable[..., tuple[Project, Session]], raw: Path, server: Server
+) -> None:
+    def state() -> str:
+        session = read_session(project)
+        assert session is not None
+        return session.state
+
+    patience = {"stable_seconds": 0, "mdoc_quiet_seconds": 0, "partial_after_seconds": 3600}
+    project, _ = begin(patience={**patience, "expected_tilts": 4})
+    hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    stopped = end_session(project, now=hours_ago)
+    # The machine was off since: what is seen for the first time is not given up at once.
+    assert look_once(project, stopped, server) == []
+    assert state() == "draining"
+    assert look_once(project, stopped, server) == ["TS_01", "TS_02"]
+    assert state() == "ended"
+
+
+@pytest.mark.parametrize(
+    ("state", "latest_minutes", "drained"),
+    [
+        (None, 10, True),
+        (None, 1, False),  # an mdoc may follow its movies
+        (SeriesState.COMPLETE, 10, True),
+        (SeriesState.GROWING, 10, False),
+        (SeriesState.REOPENED, 10, False),
+    ],
+)
+def test_when_nothing_more_is_to_come(
+    state: SeriesState | None, latest_minutes: float, drained: bool
+) -> None:
+    session = Session(id="s", watch=[Path("/raw")], started=NOW, ended=NOW, draining=True)
+    standing = {} if state is None else {"TS_01": Standing(state, 3, 3)}
+    latest = (NOW - latest_minutes * MINUTE).timestamp()
+    assert is_drained(session, standing, latest, NOW) is drained
+
+
+def test_ends_are_told_once_and_of_those_that_have_ended_alone(
+    begin: Callable[..., tuple[Project, Session]], settings: Settings, server: Server,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    sessions = {name: begin(name) for name in ("P", "Q", "R", "S")}
+    service = Service(settings.service.directory, server)
+
+    def told(name: str) -> list[str]:
+        return sorted(one.project for one in server.told(name))
+
+    def damage(name: str) -> str:
+        path = session_file(sessions[name][0])
+        text = path.read_text()
+        path.write_text("{")
+        return text
+
+    try:
+        service.look()
+        assert told(STARTED) == ["P", "Q", "R", "S"]
+        until(lambda: told(ARRIVED) == ["P", "Q", "R", "S"])
+        time.sleep(0.5)
+        # A session that cannot be read has not ended, and holds up nobody's news.
+        saved = damage("P")
+        for name in ("Q", "R"):
+            end_session(sessions[name][0], now=datetime.now(UTC), drain=False)
+        (tmp_path / "S").rename(tmp_path / "unmounted")
+        service.look()
+        assert told(FINISHED) == ["Q", "R"]
+        session_file(sessions["P"][0]).write_text(saved)
+        (tmp_path / "unmounted").rename(tmp_path / "S")
+        service.look()
+        assert told(STARTED) == ["P", "Q", "R", "S"]
+        assert told(FINISHED) == ["Q", "R"]
+        # An end that cannot be told for its project's sake; the server is away; then all is told.
+        end_session(sessions["P"][0], now=datetime.now(UTC), drain=False)
+        saved = damage("P")
+        begin("Q")  # another one of the same project
+        end_session(sessions["S"][0], now=datetime.now(UTC), drain=False)
+        server.away = True
+        service.look()
+        assert told(FINISHED) == ["Q", "R"]
+        server.away = False
+        service.look()
+        assert told(FINISHED) == ["Q", "R", "S"]
+        assert told(STARTED) == ["P", "Q", "Q", "R", "S"]
+        session_file(sessions["P"][0]).write_text(saved)
+        service.look()
+        service.look()
+        assert told(FINISHED) == ["P", "Q", "R", "S"]
+    finally:
+        stop = Flag()
+        stop.set()
+        service.serve(stop)
 
 
 def test_trouble_is_told_once_while_it_lasts() -> None:
