@@ -144,6 +144,7 @@ def table(
         expected_tilts: of a whole series, if the session knows.
     """
     standing = arriving.series if arriving else {}
+    left_out = {one.name for one in arriving.left_out} - set(taken) if arriving else set()
     names = {*states, *standing, *taken, *(name for one in working.values() for name in one)}
     rows = []
     for name in sorted(names):
@@ -151,8 +152,11 @@ def table(
         words |= {stage: "running" for stage in stages if name in working.get(stage, ())}
         last = words[stages[-1]] if stages else NOT_YET
         state = standing[name].state if name in standing else None
-        through = state not in OPEN_STATES and last not in (NOT_YET, "running")
+        ended = last not in (NOT_YET, "running") or name in left_out
+        through = state not in OPEN_STATES and ended
         words_of_arrival = arrival(standing.get(name), taken.get(name), expected_tilts)
+        if name in left_out and state not in OPEN_STATES:
+            words_of_arrival = f"left out {words_of_arrival.partition(' ')[2]}".strip()
         rows.append(Row(name, words_of_arrival, words, through))
     return tuple(rows)
 
@@ -165,6 +169,14 @@ def cells(stages: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[l
         [row.name, *([row.arrival or NOT_YET] if arrivals else []), *row.stages.values()]
         for row in rows
     ]
+
+
+def not_used(arriving: Arriving | None) -> list[str]:
+    """A line for each series that was left out, and for each file that is not used. Pure."""
+    if arriving is None:
+        return []
+    files = [f"{path}: {reason}" for path, reason in arriving.rejected.items()]
+    return [*map(str, arriving.left_out), *files]
 
 
 def arrivals(

@@ -18,18 +18,21 @@ FRAMES = "frames"
 MDOCS = "mdoc"
 
 
-def make_link(folder: Path, target: Path, *, replace_broken: bool = False) -> bool:
+def make_link(
+    folder: Path, target: Path, *, name: str | None = None, replace_broken: bool = False
+) -> bool:
     """Link a file under its plain name; False when that link is there already.
 
     Args:
         folder: `frames/` or `mdoc/` of a project.
         target: the raw file.
+        name: of the link, in place of the file's plain name.
         replace_broken: a link to something that is no longer there gives way.
 
     Raises:
         ProjectError: another file has that name.
     """
-    link = folder / plain_name(target.name)
+    link = folder / (name or plain_name(target.name))
     target = target.absolute()
     if not link.is_symlink() and not link.exists():
         link.symlink_to(target)

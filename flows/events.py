@@ -7,7 +7,7 @@ event, and Prefect keeps it once. Sent over HTTP, so that it is known whether th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +17,20 @@ from uuid import UUID, uuid5
 from prefect.client.orchestration import SyncPrefectClient
 
 from crboost.acquisition.facts import (
-    Fact,
     FileRejected,
     Report,
     SeriesComplete,
+    SeriesPartial,
     SeriesReopened,
 )
+from crboost.acquisition.intake import Intake
+from crboost.acquisition.taken import SeriesIntake
 from crboost.tilt_name import plain_name
 
 COMPLETE = "crboost.tilt-series.complete"
 PARTIAL = "crboost.tilt-series.partial"
 REOPENED = "crboost.tilt-series.reopened"
+LEFT_OUT = "crboost.tilt-series.left-out"
 REJECTED = "crboost.file.rejected"
 #: What a deployment's trigger listens to: one of these per batch.
 ARRIVED = "crboost.tilt-series.arrived"
@@ -109,7 +112,7 @@ def send(client: SyncPrefectClient, events: Iterable[Event]) -> None:
 
 def events_of(
     reports: Sequence[Report],
-    names: Collection[str],
+    taken: Intake,
     project_dir: Path,
     project: str,
     jobs: Sequence[str],
@@ -118,14 +121,33 @@ def events_of(
 
     Args:
         reports: from the watcher.
-        names: the tilt series that the project has got, or got more of, by them.
+        taken: what has become of them. A series is told complete or partial as it was taken in,
+            and only then; one that changed again in the same batch will be told when it ends.
         project_dir: absolute.
         project: what people call it.
         jobs: the jobs of the session; empty: all.
     """
     events = []
+    names = taken.names
+    records = {one.name: one for one in taken.series if one.state != "reopened"}
+    left_out = {one.mdoc: one.reason for one in taken.left_out}
+    last = {one.fact.name: one for one in reports if not isinstance(one.fact, FileRejected)}
     for report in reports:
-        name, payload = _told(report.fact)
+        fact = report.fact
+        if isinstance(fact, SeriesComplete | SeriesPartial):
+            record = records.get(plain_name(fact.name))
+            if last[fact.name] is not report:
+                continue
+            if fact.mdoc in left_out:
+                name, payload = LEFT_OUT, _series(fact, reason=left_out[fact.mdoc])
+            elif record is not None:
+                name, payload = _taken(fact, record)
+            else:
+                continue
+        elif isinstance(fact, SeriesReopened):
+            name, payload = REOPENED, _series(fact, reason=fact.reason)
+        else:
+            name, payload = REJECTED, {"path": fact.path, "reason": fact.reason}
         events.append(Event(report.key, name, project_dir, project, payload))
     if names:
         arrived = {
@@ -139,19 +161,19 @@ def events_of(
     return events
 
 
-def _told(fact: Fact) -> tuple[str, dict[str, Any]]:
-    """The event's name, and what it says."""
-    if isinstance(fact, FileRejected):
-        return REJECTED, {"path": fact.path, "reason": fact.reason}
-    payload: dict[str, Any] = {"tilt_series": plain_name(fact.name), "mdoc": fact.mdoc}
-    if isinstance(fact, SeriesReopened):
-        return REOPENED, {**payload, "reason": fact.reason}
-    if isinstance(fact, SeriesComplete):
-        return COMPLETE, {**payload, "tilts": fact.tilts, "usable": fact.tilts, "missing": []}
-    return PARTIAL, {
-        **payload,
-        "tilts": fact.tilts,
-        "usable": fact.usable,
-        "missing": list(fact.missing)[:MOST_NAMES],
-        "reasons": list(fact.reasons)[:MOST_NAMES],
+def _series(fact: SeriesComplete | SeriesPartial | SeriesReopened, **more: Any) -> dict[str, Any]:
+    return {"tilt_series": plain_name(fact.name), "mdoc": fact.mdoc, **more}
+
+
+def _taken(
+    fact: SeriesComplete | SeriesPartial, record: SeriesIntake
+) -> tuple[str, dict[str, Any]]:
+    """The event's name, and what it says: a movie may have gone since the series was told."""
+    numbers = {
+        "tilts": record.tilts,
+        "usable": record.usable,
+        "missing": list(record.missing)[:MOST_NAMES],
     }
+    if record.state == "complete":
+        return COMPLETE, _series(fact, **numbers)
+    return PARTIAL, _series(fact, **numbers, reasons=list(record.reasons)[:MOST_NAMES])

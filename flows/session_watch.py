@@ -20,8 +20,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from crboost.acquisition.arrivals import Standing, open_series
-from crboost.acquisition.arriving import write_arriving
-from crboost.acquisition.facts import Report
+from crboost.acquisition.arriving import note_left_out, write_arriving
+from crboost.acquisition.facts import Report, SeriesComplete, SeriesPartial
 from crboost.acquisition.intake import take_in
 from crboost.acquisition.watch import AlreadyWatched, Watcher, remembered_latest
 from crboost.errors import CrboostError, ProjectError
@@ -103,10 +103,13 @@ def deal_with(
         OSError, CrboostError, httpx.HTTPError, PrefectException: it is not done; do it again.
     """
     taken = take_in(project, session.watch, [report.fact for report in reports])
-    for problem in taken.problems:
+    for problem in [*map(str, taken.left_out), *taken.problems]:
         log.warning("%s: %s", project.name, problem)
-    names = [one.name for one in taken.series if one.state != "reopened"]
-    send(events_of(reports, names, project.directory, project.name, session.jobs))
+    facts = [report.fact for report in reports]
+    judged = {one.mdoc for one in facts if isinstance(one, SeriesComplete | SeriesPartial)}
+    note_left_out(project.directory, taken.left_out, judged, datetime.now(UTC))
+    names = taken.names
+    send(events_of(reports, taken, project.directory, project.name, session.jobs))
     states = [f"{one.name} {one.state} ({one.usable}/{one.tilts})" for one in taken.series]
     if states:
         log.info("%s: %s", project.name, ", ".join(states))
@@ -240,7 +243,7 @@ class SessionWatch(Thread):
             self._troubled(watcher.problem)
         try:
             now = datetime.now(UTC)
-            write_arriving(self.project.directory, watcher.standing(), now)
+            write_arriving(self.project.directory, watcher.standing(), now, watcher.rejected())
             self._tell_silence(watcher.latest, now)
             if self.session.draining:
                 self._drain(watcher, now)
@@ -425,7 +428,7 @@ def look_once(project: Project, session: Session, send: Post = post) -> list[str
             names = deal_with(reports, project, session, send)
             watcher.acknowledge(reports)
         standing = watcher.standing()
-        write_arriving(project.directory, standing, now)
+        write_arriving(project.directory, standing, now, watcher.rejected())
         if session.draining and (overdue or is_drained(session, standing, watcher.latest, now)):
             finish_draining(project, session, standing)
     return names

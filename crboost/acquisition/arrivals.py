@@ -304,6 +304,14 @@ class Arrivals:
         """When a file was last new, or seen to have changed; 0 for never."""
         return self._latest
 
+    def rejected(self) -> dict[str, str]:
+        """Files that are there and will not be used as they are: path -> why."""
+        return {
+            path: reason
+            for path, reason in sorted(self._rejected.items())
+            if path in self._files and self._files[path].present
+        }
+
     def states(self) -> dict[str, SeriesState]:
         """Every tilt series known, and how it stood when `settle` was last called."""
         states = {look.name: SeriesState.GROWING for _, _, look in self._holders()}
@@ -412,7 +420,8 @@ class Arrivals:
     def _verdicts(self, now: float) -> list[tuple[str, str | None]]:
         """Path and problem (None: it is fine) of each file that is finished and was looked at."""
         verdicts: list[tuple[str, str | None]] = []
-        holders = {look.name: path for path, _, look in self._holders()}
+        holders, rivals = self._assigned()
+        names = {path: look.name for path, _, look in holders}
         named: list[tuple[str, _Told | None]] = []
         for path, file in self._files.items():
             look = file.look
@@ -420,10 +429,11 @@ class Arrivals:
                 continue
             problem = look.problem or _override(look.name)
             if problem is None:
-                holder = holders[look.name]
-                if holder == path:
-                    named += [(movie, self._told.get(look.name)) for movie in look.movies]
-                problem = None if holder == path else self._same_name(path, holder)
+                if path in names:
+                    told = self._told.get(names[path])
+                    named += [(movie, told) for movie in look.movies]
+                else:
+                    problem = self._same_name(path, rivals[path])
             if self._passed(file.since + self.patience.mdoc_quiet_seconds, now):
                 verdicts.append((path, problem))
         verdicts += self._movie_verdicts(named, now)
@@ -455,7 +465,12 @@ class Arrivals:
     def _same_name(self, path: str, used: str) -> str:
         one, other = self._files[path], self._files[used]
         if isinstance(one.look, MdocLook) and isinstance(other.look, MdocLook):
-            same = one.look.digest == other.look.digest
+            if one.look.digest != other.look.digest:
+                return (
+                    f"has the same name as {used}, which is used, and names the same movies; "
+                    "if it is a tilt series of its own, it needs a session of its own"
+                )
+            same = True
         else:
             same = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
         return f"{'a copy of' if same else 'has the same name as'} {used}, which is used"
@@ -472,13 +487,53 @@ class Arrivals:
         ]
 
     def _holders(self) -> list[tuple[str, _File, MdocLook]]:
-        """One mdoc of each name: the one that was reported, or the first by path."""
-        named: dict[str, list[tuple[str, _File, MdocLook]]] = {}
+        """One mdoc of each series, under the series' name."""
+        return self._assigned()[0]
+
+    def _assigned(self) -> tuple[list[tuple[str, _File, MdocLook]], dict[str, str]]:
+        """One mdoc of each series, and of each other mdoc the one that is used in its place.
+
+        Of several mdocs of a series the one that was reported is used, or the first by path. Grids
+        that are recorded in directories of their own may all have a Position_1: where they name no
+        movie in common they are series of their own, and the later ones have their directory's
+        name before theirs. What was reported keeps its name.
+        """
+        by_path = {told.mdoc: name for name, told in self._told.items()}
+        by_digest = {told.digest: name for name, told in self._told.items()}
+        groups: dict[str, list[tuple[str, _File, MdocLook]]] = {}
+        others = []
         for one in self._mdocs():
-            named.setdefault(one[2].name, []).append(one)
-        return [
-            _told_before(candidates, self._told.get(name)) for name, candidates in named.items()
-        ]
+            path, _, look = one
+            name = by_path.get(path) or by_digest.get(look.digest)
+            if name is not None and (name == look.name or name.endswith(f"_{look.name}")):
+                groups.setdefault(name, []).append(one)
+            else:
+                others.append(one)
+        for one in others:
+            name = next(
+                (name for name in _names_of(one[0], one[2].name)
+                 if self._is_free(name, groups.get(name, []), one[2])),
+                one[2].name,
+            )  # fmt: skip
+            groups.setdefault(name, []).append(one)
+        holders = []
+        rivals: dict[str, str] = {}
+        for name, candidates in groups.items():
+            path, file, look = _told_before(candidates, self._told.get(name))
+            holders.append((path, file, look if look.name == name else replace(look, name=name)))
+            rivals |= {one[0]: path for one in candidates if one[0] != path}
+        return holders, rivals
+
+    def _is_free(self, name: str, group: list[tuple[str, _File, MdocLook]], look: MdocLook) -> bool:
+        """Whether an mdoc may have a name: nobody has it, or the same series."""
+        told = self._told.get(name)
+        if told is None and not group:
+            return True
+        if told is not None and not told.movies:  # nothing tells them apart
+            return True
+        movies = {_stem(movie) for movie in (told.movies if told is not None else ())}
+        movies |= {_stem(movie) for _, _, one in group for movie in one.movies}
+        return not movies.isdisjoint(map(_stem, look.movies))
 
     def _movie_index(self) -> MovieCandidates:
         return MovieCandidates(
@@ -590,6 +645,14 @@ def _stem(name: str) -> str:
     for suffix in MOVIE_SUFFIXES:
         folded = folded.removesuffix(suffix) if folded.endswith(suffix) else folded
     return folded
+
+
+def _names_of(path: str, name: str) -> Iterator[str]:
+    """What the series of an mdoc may be called: `Position_1`, `grid2_Position_1`, ..."""
+    yield name
+    for directory in reversed(PurePath(path).parts[1:-1]):
+        name = f"{directory}_{name}"
+        yield name
 
 
 def _override(name: str) -> str | None:

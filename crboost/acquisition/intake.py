@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crboost.acquisition.arrivals import MovieCandidates
+from crboost.acquisition.arriving import LeftOut
 from crboost.acquisition.collect import collect, conclude
 from crboost.acquisition.facts import (
     Fact,
@@ -47,12 +48,19 @@ class Intake:
     Args:
         linked: names of the links that were made or now lead elsewhere.
         series: those that the project now has, and those that have changed since.
-        problems: what a user should look at, naming the files.
+        left_out: those that were told and have not become part of the project.
+        problems: what else a user should look at, naming the files.
     """
 
     linked: list[str]
     series: list[SeriesIntake]
+    left_out: list[LeftOut]
     problems: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The series that the project has got, or got more of."""
+        return [one.name for one in self.series if one.state != "reopened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,10 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
     with locked(project.directory / LOCK_FILE):
         before = read_intake(project.directory)
         records = dict(before)
+        left_out: list[LeftOut] = []
         problems: list[str] = []
         wanted = [fact for fact in last.values() if isinstance(fact, _Told)]
-        taken = _find(project, watched, wanted, problems) if wanted else []
+        taken = _find(project, watched, wanted, left_out) if wanted else []
         _tell_parameters(project, taken, problems)
         linked: list[str] = []
         series: list[SeriesIntake] = []
@@ -92,7 +101,8 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
             try:
                 linked += _link(project, one)
             except ProjectError as error:
-                problems.append(f"{one.record.name} is left out: {error.message}")
+                mdoc = str(one.acquisition.mdoc_path)
+                left_out.append(LeftOut(one.record.name, mdoc, error.message))
                 continue
             series.append(one.record)
         raw = raw_series(project.directory, {one.name for one in series})
@@ -101,7 +111,7 @@ def take_in(project: Project, watched: Sequence[Path], facts: Sequence[Fact]) ->
         records |= {one.name: one for one in series}
         if records != before:
             write_intake(project.directory, records)
-        return Intake(linked, series, problems)
+        return Intake(linked, series, left_out, problems)
 
 
 def _last_of_each(facts: Iterable[Fact]) -> dict[str, Fact]:
@@ -124,9 +134,9 @@ def _reopened(facts: Iterable[Fact], records: Mapping[str, SeriesIntake]) -> lis
 
 
 def _find(
-    project: Project, watched: Sequence[Path], facts: Sequence[_Told], problems: list[str]
+    project: Project, watched: Sequence[Path], facts: Sequence[_Told], left_out: list[LeftOut]
 ) -> list[_Taken]:
-    """Read the mdocs and find the movies; what cannot be used becomes a problem."""
+    """Read the mdocs and find the movies; what cannot be used is left out."""
     files: dict[str, tuple[int, int]] = {}
     unread: list[str] = []
     for root in watched:
@@ -140,10 +150,10 @@ def _find(
         try:
             acquisition = read_tilt_series(Path(fact.mdoc))
         except FileNotFoundError:
-            problems.append(f"{name} is left out: {fact.mdoc} has gone")
+            left_out.append(LeftOut(name, fact.mdoc, f"{fact.mdoc} has gone"))
             continue
         except FileFormatError as error:
-            problems.append(f"{name} is left out: {error.message}")
+            left_out.append(LeftOut(name, fact.mdoc, error.message))
             continue
         movies = {
             tilt.movie_name: path
@@ -155,10 +165,8 @@ def _find(
         if unread and len(record.missing) > told:
             raise OSError(unread[0])  # a disk may be away for a moment
         if record.usable == 0:
-            problems.append(
-                f"{name} is left out: none of its {record.tilts} movies can be used"
-                f"{_first(record.reasons)}"
-            )
+            reason = f"none of its {record.tilts} movies can be used{_first(record.reasons)}"
+            left_out.append(LeftOut(name, fact.mdoc, reason))
             continue
         taken.append(_Taken(record, acquisition, movies))
     return taken
@@ -210,8 +218,10 @@ def _tell_parameters(project: Project, taken: Sequence[_Taken], problems: list[s
                 problems += _differences(project, one)
         return
     gain = project.parameters().data.gain_reference
-    movies = dict.fromkeys(path for one in taken for path in one.movies.values())
-    mdocs = [one.acquisition.mdoc_path for one in taken]
+    # Of mdocs of one name, in directories of their own, one will do to tell parameters.
+    first = {series_name(one.acquisition.mdoc_path): one for one in reversed(taken)}
+    movies = dict.fromkeys(path for one in first.values() for path in one.movies.values())
+    mdocs = [one.acquisition.mdoc_path for one in first.values()]
     try:
         session = collect(mdocs, movies, Path(gain) if gain else None)
     except FileFormatError as error:
@@ -219,6 +229,9 @@ def _tell_parameters(project: Project, taken: Sequence[_Taken], problems: list[s
         session = collect(mdocs, movies)
     problems += session.warnings
     problems += project.add_found_values(session.findings)
+    for one in taken:
+        if one not in first.values():
+            problems += _differences(project, one)
 
 
 def _differences(project: Project, taken: _Taken) -> list[str]:
@@ -236,14 +249,22 @@ def _link(project: Project, taken: _Taken) -> list[str]:
     """
     frames, mdocs = project.directory / FRAMES, project.directory / MDOCS
     mdoc = taken.acquisition.mdoc_path
-    _clear_the_way(mdocs, mdoc, taken.record.name)
+    name = _link_name(mdoc, taken.record.name)
+    _clear_the_way(mdocs, mdoc, taken.record.name, name)
     made = [plain_name(path.name) for path in taken.movies.values() if _make_or_mend(frames, path)]
-    if make_link(mdocs, mdoc, replace_broken=True):
-        made.append(plain_name(mdoc.name))
+    if make_link(mdocs, mdoc, name=name, replace_broken=True):
+        made.append(name)
     return made
 
 
-def _clear_the_way(mdocs: Path, mdoc: Path, name: str) -> None:
+def _link_name(mdoc: Path, series: str) -> str:
+    """The name of an mdoc's link, by which the import knows the series."""
+    if plain_name(series_name(mdoc)) == series:
+        return plain_name(mdoc.name)
+    return f"{series}.mdoc"  # the watcher has put its directory's name before its own
+
+
+def _clear_the_way(mdocs: Path, mdoc: Path, name: str, link_name: str) -> None:
     """Remove links to where the mdoc of a series was before.
 
     Raises:
@@ -254,7 +275,7 @@ def _clear_the_way(mdocs: Path, mdoc: Path, name: str) -> None:
             continue
         if link.exists():
             raise ProjectError(f"{link.resolve()} and {mdoc} are both tilt series {name}")
-        if link.name != plain_name(mdoc.name):
+        if link.name != link_name:
             link.unlink()
 
 

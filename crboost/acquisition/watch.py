@@ -146,6 +146,10 @@ class Watcher:
         """Every tilt series known, how it stands, and how much of it is there."""
         return self._arrivals.standing()
 
+    def rejected(self) -> dict[str, str]:
+        """Files that are there and will not be used as they are: path -> why."""
+        return self._arrivals.rejected()
+
     @property
     def latest(self) -> float:
         """When a file was last new, or seen to have changed, in seconds since 1970; 0 for never."""

@@ -234,6 +234,8 @@ def list_sessions(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(project: ProjectPath, as_json: AsJson = False) -> None:
     """Show a project's session: what it watches, how, and what has arrived."""
+    from crboost.acquisition.arriving import read_arriving
+    from crboost.cli.status import print_not_used
     from crboost.errors import ProjectError
     from crboost.overview import read_overview
     from crboost.project import Project
@@ -256,6 +258,7 @@ def show(project: ProjectPath, as_json: AsJson = False) -> None:
     if rows:
         heading("Arrived")
         print_table(["tilt series", "movies/tilts"], [[row.name, row.arrival] for row in rows])
+    print_not_used(read_arriving(opened.directory))
     if session.is_watched:
         print_service(load_settings())
 
@@ -344,7 +347,9 @@ def print_service(settings: Settings) -> None:
 
 def _values(session: Session, project: Project) -> dict[str, Any]:
     """A session for programs."""
+    from crboost.acquisition.arriving import read_arriving
     from crboost.acquisition.taken import read_intake
+    from crboost.cli.status import not_used_values
 
     return {
         **session.model_dump(mode="json"),
@@ -355,11 +360,13 @@ def _values(session: Session, project: Project) -> dict[str, Any]:
             name: {"state": one.state, "tilts": one.tilts, "usable": one.usable}
             for name, one in read_intake(project.directory).items()
         },
+        **not_used_values(read_arriving(project.directory)),
     }
 
 
 def _counts(project: Project) -> str:
     """`12 complete, 1 partial`, with those that were left growing."""
+    from crboost.acquisition.arriving import read_arriving
     from crboost.acquisition.taken import read_intake
 
     states = [one.state for one in read_intake(project.directory).values()]
@@ -369,7 +376,10 @@ def _counts(project: Project) -> str:
         if state in states
     ]
     growing = sum(1 for state in _standing(project).values() if state == "growing")
-    return ", ".join([*words, *([f"{growing} growing"] if growing else [])]) or "none yet"
+    arriving = read_arriving(project.directory)
+    left_out = len(arriving.left_out) if arriving else 0
+    more = [(growing, "growing"), (left_out, "left out")]
+    return ", ".join([*words, *(f"{n} {word}" for n, word in more if n)]) or "none yet"
 
 
 def _open(project: Project) -> list[str]:

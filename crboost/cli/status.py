@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crboost.cli.commands import AsJson, ProjectPath
-from crboost.cli.terminal import heading, print_json, print_table
+from crboost.cli.terminal import counted, heading, print_json, print_table
 from crboost.errors import CrboostError
 from crboost.standing import (
     NOT_YET,
@@ -19,8 +20,12 @@ from crboost.standing import (
 )
 
 if TYPE_CHECKING:
+    from crboost.acquisition.arriving import Arriving
     from crboost.history import PastJob
     from crboost.run import JobState, Run
+
+#: Lines on what is not used; a backup among the data makes thousands.
+SHOWN_NOT_USED = 10
 
 
 def status(
@@ -65,6 +70,7 @@ def status(
                 "tilt_series": series_by_stage(stages),
                 "session": session.model_dump(mode="json") if session else None,
                 "microscope": arrivals(arriving, taken, expected),
+                **not_used_values(arriving),
                 "failures": failures(stages),
             }
         )
@@ -93,11 +99,40 @@ def status(
         columns, lines = cells(told, table)
         heading("Tilt series")
         print_table(columns, lines, status_columns=range(1, len(columns)))
+    print_not_used(arriving)
     wrong = failures(stages)
     if wrong:
         heading("What went wrong")
         for line in wrong:
             typer.echo(f"  {line}")
+
+
+def print_not_used(arriving: Arriving | None) -> None:
+    """What came from the microscope and is not used, with reasons; of many the first ones."""
+    from crboost.overview import not_used
+
+    lines = not_used(arriving)
+    if arriving is None or not lines:
+        return
+    counts = [(len(arriving.left_out), "tilt series", "tilt series")]
+    counts.append((arriving.rejected_count, "file", "files"))
+    heading(f"Not used: {', '.join(counted(*one) for one in counts if one[0])}")
+    for line in lines[:SHOWN_NOT_USED]:
+        typer.echo(f"  {line}")
+    more = len(arriving.left_out) + arriving.rejected_count - SHOWN_NOT_USED
+    if more > 0:
+        typer.echo(f"  and {more} more: --json shows them")
+
+
+def not_used_values(arriving: Arriving | None) -> dict[str, object]:
+    """The same for programs."""
+    if arriving is None:
+        return {"left_out": [], "rejected": {}, "rejected_count": 0}
+    return {
+        "left_out": [asdict(one) for one in arriving.left_out],
+        "rejected": arriving.rejected,
+        "rejected_count": arriving.rejected_count,
+    }
 
 
 def run_of(past: PastJob) -> str | None:

@@ -26,6 +26,7 @@ COLOURS = {
     "waiting": "bright_black",
     "complete": "green",
     "partial": "yellow",
+    "left out": "red",
     "growing": "cyan",
     "reopened": "cyan",
 }

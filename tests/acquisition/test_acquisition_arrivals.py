@@ -261,19 +261,70 @@ def test_a_second_file_of_the_same_name_is_rejected_and_the_first_stays() -> Non
     disk.write("/data/x/a.tif")
     disk.wait(40)
     disk.mdoc("TS_01", "a.tif", folder="/data/b")
-    disk.mdoc("TS_01", "other.tif", folder="/data/a")
+    disk.mdoc("TS_01", "a.tif", "other.tif", folder="/data/a")
     disk.write("/data/b/a.tif")
     disk.write("/data/c/a.tif", size=77)
     disk.wait(300)
     rejected = {f.path: f.reason for f in disk.facts if isinstance(f, FileRejected)}
     assert rejected == {
         "/data/b/TS_01.mdoc": "a copy of /data/x/TS_01.mdoc, which is used",
-        "/data/a/TS_01.mdoc": "has the same name as /data/x/TS_01.mdoc, which is used",
+        "/data/a/TS_01.mdoc": "has the same name as /data/x/TS_01.mdoc, which is used, and names "
+        "the same movies; if it is a tilt series of its own, it needs a session of its own",
         "/data/b/a.tif": "a copy of /data/x/a.tif, which is used",
         "/data/c/a.tif": "has the same name as /data/x/a.tif, which is used",
     }
     assert disk.kinds().count("SeriesComplete") == 1
     assert "SeriesReopened" not in disk.kinds()
+
+
+def test_series_of_one_name_that_share_no_movie_are_two() -> None:
+    disk = Disk()
+    for grid in ("g2", "g1"):
+        disk.mdoc("Position_1", f"{grid}_a.eer", f"{grid}_b.eer", folder=f"/data/{grid}")
+        for tilt in "ab":
+            disk.movie(f"{grid}_{tilt}.eer")
+        if grid == "g2":
+            disk.wait(60)  # told before the other one begins: it keeps its name
+    disk.wait(60)
+    assert [(one.name, one.mdoc) for one in disk.facts] == [
+        ("Position_1", "/data/g2/Position_1.mdoc"),
+        ("g1_Position_1", "/data/g1/Position_1.mdoc"),
+    ]
+    assert disk.arrivals.rejected() == {}
+    disk.restart()
+    disk.wait(60)
+    assert len(disk.facts) == 2
+    # A late movie reopens its own; copies are copies, wherever they lie.
+    disk.movie("g1_a.eer", size=999)
+    disk.wait(60)
+    assert [type(one) for one in disk.facts[2:]] == [SeriesReopened, SeriesComplete]
+    assert {one.name for one in disk.facts[2:]} == {"g1_Position_1"}
+    disk.mdoc("Position_1", "g1_a.eer", "g1_b.eer", folder="/data/backup/x")
+    disk.wait(60)
+    assert disk.arrivals.rejected() == {
+        "/data/backup/x/Position_1.mdoc": "a copy of /data/g1/Position_1.mdoc, which is used"
+    }
+    # One whose raw data are cleared away leaves its name to nobody.
+    disk.remove("/data/g2/Position_1.mdoc")
+    disk.remove("/data/frames/g2_a.eer")
+    told = len(disk.facts)
+    disk.mdoc("Position_1", "g3_a.eer", folder="/data/g3")
+    disk.movie("g3_a.eer")
+    disk.wait(60)
+    assert [one.name for one in disk.facts[told:]] == ["g3_Position_1"]
+    assert set(disk.arrivals.states()) == {"Position_1", "g1_Position_1", "g3_Position_1"}
+
+
+def test_series_of_one_name_and_movies_of_one_name_cannot_be_told_apart() -> None:
+    disk = Disk()
+    for grid, movies in (("g1", ("a.eer", "b.eer")), ("g2", ("a.eer", "b.eer", "c.eer"))):
+        disk.mdoc("Position_1", *movies, folder=f"/data/{grid}")
+    for movie in ("a.eer", "b.eer", "c.eer"):
+        disk.movie(movie)
+    disk.wait(60)
+    assert list(disk.arrivals.states()) == ["Position_1"]
+    (reason,) = disk.arrivals.rejected().values()
+    assert "it needs a session of its own" in reason
 
 
 def test_a_file_that_was_rejected_and_is_written_after_all_completes_the_series() -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crboost.acquisition import intake
 from crboost.acquisition.arrivals import Patience
-from crboost.acquisition.arriving import read_arriving, write_arriving
+from crboost.acquisition.arriving import (
+    MOST_REJECTED,
+    LeftOut,
+    note_left_out,
+    read_arriving,
+    write_arriving,
+)
 from crboost.acquisition.facts import Fact, FileRejected, SeriesComplete, SeriesPartial
 from crboost.acquisition.facts import SeriesReopened as Reopened
 from crboost.acquisition.intake import take_in
@@ -20,6 +27,7 @@ from crboost.cpu.example_data import make_example_data
 from crboost.errors import FileFormatError
 from crboost.presets import Preset
 from crboost.project import Project
+from crboost.stages.import_movies import find_series
 
 AT_ONCE = Patience(stable_seconds=0, mdoc_quiet_seconds=0, partial_after_seconds=0)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -105,7 +113,7 @@ def test_again_changes_nothing(project: Project, raw: Path) -> None:
     assert again.series == first.series
     assert listing(project) == before
     nothing = take_in(project, [raw], [])
-    assert (nothing.linked, nothing.series, nothing.problems) == ([], [], [])
+    assert (nothing.linked, nothing.series, nothing.left_out, nothing.problems) == ([], [], [], [])
     assert listing(project) == before
 
 
@@ -117,11 +125,11 @@ def test_killed_at_any_moment_it_comes_to_the_same_end(
     made = []
     real = intake.make_link
 
-    def dying(folder: Path, target: Path, *, replace_broken: bool = False) -> bool:
+    def dying(folder: Path, target: Path, **more: Any) -> bool:
         if len(made) == after_links:
             raise KeyboardInterrupt
         made.append(target)
-        return real(folder, target, replace_broken=replace_broken)
+        return real(folder, target, **more)
 
     monkeypatch.setattr(intake, "make_link", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -199,9 +207,10 @@ def test_a_series_without_a_usable_movie_is_left_out(project: Project, raw: Path
     taken = take_in(project, [raw], facts_in(project, raw))
     assert "TS_01.mdoc" not in links(project, "mdoc")
     assert not [name for name in links(project, "frames") if name.startswith("TS_01")]
-    (problem,) = (one for one in taken.problems if one.startswith("TS_01"))
-    assert "none of its 5 movies can be used (movie TS_01_" in problem
-    assert "the file is empty" in problem
+    (left_out,) = taken.left_out
+    assert (left_out.name, left_out.mdoc) == ("TS_01", str(raw / "TS_01.mdoc"))
+    assert "none of its 5 movies can be used (movie TS_01_" in left_out.reason
+    assert "the file is empty" in left_out.reason
 
 
 def test_a_broken_movie_is_linked_and_counted(project: Project, raw: Path) -> None:
@@ -226,8 +235,9 @@ def test_what_has_gone_in_the_meantime_is_a_problem_and_not_the_end(
     assert [(one.name, one.state, one.missing) for one in taken.series] == [
         ("TS_03", "partial", (gone.name,))
     ]
-    assert any(one.startswith("TS_01 is left out") and "has gone" in one for one in taken.problems)
-    assert any(one.startswith("TS_02 is left out") for one in taken.problems)
+    first, second = map(str, taken.left_out)
+    assert first.startswith("TS_01 is left out") and "has gone" in first
+    assert second.startswith("TS_02 is left out")
 
 
 def test_a_disk_that_is_away_is_tried_again(
@@ -278,7 +288,35 @@ def test_two_mdocs_of_one_name_are_not_mixed(project: Project, raw: Path) -> Non
         project, [raw], [SeriesComplete("TS_01", str(other / "TS_01.mrc.mdoc"), 5, "f")]
     )
     assert taken.series == []
-    assert any("are both tilt series TS_01" in one for one in taken.problems)
+    assert "are both tilt series TS_01" in taken.left_out[0].reason
+    assert listing(project) == before
+
+
+def test_grids_in_directories_of_their_own_may_have_series_of_one_name(
+    tmp_path: Path, recorded: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for grid, series in (("grid 1", "TS_01"), ("grid 2", "TS_03")):
+        (raw / grid / "frames").mkdir(parents=True)
+        shutil.copy(recorded / f"{series}.mdoc", raw / grid / "Position_1.mdoc")
+        for movie in (recorded / "frames").glob(f"{series}*"):
+            shutil.copy(movie, raw / grid / "frames")
+    project = Project.create_empty(tmp_path / "P", watch=[raw])
+    facts = facts_in(project, raw)
+    taken = take_in(project, [raw], facts)
+    assert (taken.left_out, taken.problems) == ([], [])
+    assert {(one.name, one.usable) for one in taken.series} == {
+        ("Position_1", 5),
+        ("grid_2_Position_1", 5),
+    }
+    found = find_series(project.directory, {"Position_1", "grid_2_Position_1"})
+    for name, series in (("Position_1", "TS_01"), ("grid_2_Position_1", "TS_03")):
+        assert len(found[name].movies) == 5
+        assert all(movie.startswith(series) for movie in found[name].movies)
+    assert facts_in(project, raw) == []
+    before = listing(project)
+    again = take_in(project, [raw], facts)
+    assert (again.linked, again.series) == ([], taken.series)
     assert listing(project) == before
 
 
@@ -362,6 +400,20 @@ def test_how_series_stand_at_the_microscope_is_written_when_it_changes(
         after = watcher.standing()
     assert (after["TS_01"].state, after["TS_01"].movies) == ("complete", 5)
     assert write_arriving(project.directory, after, NOW)
+    rejected = {f"/raw/{number:04d}.mdoc": "a montage" for number in range(1000)}
+    assert write_arriving(project.directory, after, NOW, rejected)
+    left = [LeftOut("TS_09", "/raw/TS_09.mdoc", "no movie"), LeftOut("TS_08", "/raw/8", "it is")]
+    assert note_left_out(project.directory, left, {"/raw/TS_09.mdoc", "/raw/8"}, NOW)
+    assert not note_left_out(project.directory, left[:1], {"/raw/TS_09.mdoc"}, NOW)
+    assert not write_arriving(project.directory, after, NOW, rejected)
+    shown = read_arriving(project.directory)
+    assert shown is not None
+    assert (shown.series, shown.left_out) == (after, (left[1], left[0]))
+    assert (len(shown.rejected), shown.rejected_count) == (MOST_REJECTED, 1000)
+    assert shown.rejected["/raw/0000.mdoc"] == "a montage"
+    assert note_left_out(project.directory, [], {"/raw/TS_09.mdoc"}, NOW)  # it has been taken in
+    shown = read_arriving(project.directory)
+    assert shown is not None and shown.left_out == (left[1],)
     (project.directory / ".crboost/arriving.json").write_text("{")
     assert read_arriving(project.directory) is None
 

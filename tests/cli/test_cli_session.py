@@ -23,7 +23,7 @@ import pytest
 import typer
 
 from crboost.acquisition.arrivals import Patience, SeriesState, Standing
-from crboost.acquisition.arriving import write_arriving
+from crboost.acquisition.arriving import note_left_out, write_arriving
 from crboost.acquisition.intake import take_in
 from crboost.acquisition.watch import Watcher
 from crboost.cli.session import app, rules_of, spread
@@ -48,8 +48,10 @@ def arrive(project: Path, raw: Path) -> None:
     """What the service's watcher does, once; all that is there has ended."""
     opened = Project.open(project)
     with Watcher([raw], Patience(0, 0, 0)) as watcher:
-        take_in(opened, [raw], [report.fact for report in watcher.look()])
-        write_arriving(opened.directory, watcher.standing(), datetime.now(UTC))
+        taken = take_in(opened, [raw], [report.fact for report in watcher.look()])
+        now = datetime.now(UTC)
+        note_left_out(opened.directory, taken.left_out, [], now)
+        write_arriving(opened.directory, watcher.standing(), now, watcher.rejected())
 
 
 def test_values_of_lists_need_no_repeated_option() -> None:
@@ -89,6 +91,10 @@ def test_from_start_to_stop(crboost: Crboost, project: Path, raw: Path, tmp_path
     assert "The service is not up: nothing is taken in before `crboost up`" in started.stdout
     again = crboost(*words)
     assert again.returncode == 0, again.stderr
+    (raw / "backup").mkdir()
+    shutil.copy(raw / "TS_01.mdoc", raw / "backup")
+    lost = (raw / "TS_03.mdoc").read_text().replace("TS_03", "TS_04")
+    (raw / "TS_04.mdoc").write_text(lost)
     arrive(project, raw)
 
     listed = json.loads(crboost("session", "list", "--json").stdout)
@@ -101,9 +107,21 @@ def test_from_start_to_stop(crboost: Crboost, project: Path, raw: Path, tmp_path
         "TS_02": "partial",
         "TS_03": "complete",
     }
-    assert "2 complete, 1 partial" in crboost("session", "list").stdout
+    assert "2 complete, 1 partial, 1 left out" in crboost("session", "list").stdout
     shown = crboost("session", "show", project).stdout
     assert re.search(r"TS_02 +partial 8/9", shown)
+    assert re.search(r"TS_04 +left out 0/9", shown)
+    for text in (shown, crboost("status", project).stdout):
+        assert "Not used: 1 tilt series, 1 file" in text
+        assert "TS_04 is left out: none of its 9 movies can be used (movie TS_04_" in text
+        assert f"a copy of {raw}/TS_01.mdoc, which is used" in text
+    for told in (
+        json.loads(crboost("status", project, "--json").stdout),
+        json.loads(crboost("session", "show", project, "--json").stdout),
+    ):
+        assert [one["name"] for one in told["left_out"]] == ["TS_04"]
+        assert list(told["rejected"]) == [str(raw / "backup" / "TS_01.mdoc")]
+        assert told["rejected_count"] == 1
     status = crboost("status", project).stdout
     assert re.search(r"tilt series +microscope\nTS_01 +complete 9/9", status)
 

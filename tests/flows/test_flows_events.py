@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -10,8 +11,11 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Late, Pending, Running, Scheduled
 
+from crboost.acquisition.arriving import LeftOut
 from crboost.acquisition.facts import FileRejected, Report, SeriesComplete, SeriesPartial
 from crboost.acquisition.facts import SeriesReopened as Reopened
+from crboost.acquisition.intake import Intake
+from crboost.acquisition.taken import SeriesIntake
 from crboost.session import Session
 from flows.afterwards import covers
 from flows.events import ARRIVED, MOST_NAMES, Event, events_of, resource_id
@@ -30,13 +34,28 @@ REPORTS = [
 ]
 
 
-def made(names: list[str]) -> list[Event]:
-    return events_of(REPORTS, names, PROJECT, "One", ["importmovies"])
+def taken(*series: SeriesIntake, left_out: Sequence[LeftOut] = ()) -> Intake:
+    return Intake([], list(series), list(left_out), [])
+
+
+TAKEN = taken(
+    SeriesIntake("TS_1", "complete", 41, 41),
+    SeriesIntake("TS_2", "partial", 41, 40, ("m.eer",), ("why",)),
+    SeriesIntake("TS_3", "reopened", 41, 41),
+)
+
+
+def made(taken: Intake = TAKEN, reports: Sequence[Report] = REPORTS) -> list[Event]:
+    return events_of(reports, taken, PROJECT, "One", ["importmovies"])
+
+
+def words(events: Sequence[Event]) -> list[str]:
+    return [one.name.removeprefix("crboost.") for one in events]
 
 
 def test_a_batch_is_an_event_for_each_fact_and_one_that_starts_a_run() -> None:
-    events = made(["TS_2", "TS_1"])
-    assert [one.name.removeprefix("crboost.") for one in events] == [
+    events = made()
+    assert words(events) == [
         "tilt-series.complete", "tilt-series.partial", "tilt-series.reopened", "file.rejected",
         "tilt-series.arrived",
     ]  # fmt: skip
@@ -47,20 +66,38 @@ def test_a_batch_is_an_event_for_each_fact_and_one_that_starts_a_run() -> None:
     }  # fmt: skip
 
 
+def test_only_what_was_taken_in_is_told_complete_and_as_it_was_taken_in() -> None:
+    clash = LeftOut("TS_1", "/raw/TS 1.mdoc", "there is another one")
+    events = made(
+        taken(SeriesIntake("TS_2", "partial", 41, 39, ("a", "b")), left_out=[clash]), REPORTS[:2]
+    )
+    assert words(events) == ["tilt-series.left-out", "tilt-series.partial", "tilt-series.arrived"]
+    assert events[0].payload == {
+        "tilt_series": "TS_1", "mdoc": "/raw/TS 1.mdoc", "reason": "there is another one",
+    }  # fmt: skip
+    # A movie has gone since it was told.
+    assert (events[1].payload["usable"], events[1].payload["missing"]) == (39, ["a", "b"])
+    gone = taken(SeriesIntake("TS_1", "partial", 41, 40, ("m",), ("movie m has gone",)))
+    assert words(made(gone, REPORTS[:1])) == ["tilt-series.partial", "tilt-series.arrived"]
+    # One that changed again before it was taken in.
+    again = [REPORTS[0], Report("a-5", 2.0, Reopened("TS 1", "/raw/TS 1.mdoc", "m came", "x"))]
+    assert words(made(taken(), again)) == ["tilt-series.reopened"]
+
+
 def test_nothing_to_work_on_starts_no_run() -> None:
-    assert ARRIVED not in [one.name for one in made([])]
+    assert ARRIVED not in [one.name for one in made(taken())]
 
 
 def test_what_is_told_again_is_the_same_event() -> None:
-    first, again = made(["TS_1"]), made(["TS_1"])
+    first, again = made(), made()
     assert [one.id for one in first] == [one.id for one in again]
     assert len({one.id for one in first}) == len(first)
-    elsewhere = events_of(REPORTS, ["TS_1"], Path("/data/projects/two"), "One", [])
+    elsewhere = events_of(REPORTS, TAKEN, Path("/data/projects/two"), "One", [])
     assert not {one.id for one in first} & {one.id for one in elsewhere}
 
 
 def test_an_event_names_its_project() -> None:
-    value = made(["TS_1"])[0].to_json(NOW)
+    value = made()[0].to_json(NOW)
     assert value["resource"] == {
         "prefect.resource.id": resource_id(PROJECT), "prefect.resource.name": "One",
     }  # fmt: skip
@@ -70,8 +107,8 @@ def test_an_event_names_its_project() -> None:
 
 
 def test_a_long_list_is_cut_but_counted() -> None:
-    names = [f"TS_{number:04d}" for number in range(1000)]
-    (payload,) = (one.payload for one in made(names) if one.name == ARRIVED)
+    every = [SeriesIntake(f"TS_{number:04d}", "complete", 41, 41) for number in range(1000)]
+    (payload,) = (one.payload for one in made(taken(*every)) if one.name == ARRIVED)
     assert (payload["count"], len(payload["names"])) == (1000, MOST_NAMES)
 
 
