@@ -73,28 +73,33 @@ def wanted_job(
 
 
 def check_commands(node: str, steps: Sequence[Step], settings: Settings) -> None:
-    """Hold commands against what the installed version of their tool accepts.
+    """Hold commands against what their tools accept; WarpTools in the installed version.
 
     Raises:
         PlanError: lists everything that is wrong.
         ParameterError: the version in the settings is none.
     """
-    from crboost.builders.contract import PROGRAM, check, known_version
+    from crboost.builders.contracts import WARP, problems_of
 
     warp = settings.tools.get("warp")
-    problems = [
-        f"{step.argv[1]}: {problem.message} ({problem.hint})"
-        for step in steps
-        if step.argv[0] == PROGRAM
-        for problem in check(step.argv, known_version(warp.version if warp else None))
-    ]
-    if problems:
-        raise PlanError(
-            "WarpTools would not do what it is told:\n"
-            + "\n".join(f"  {problem}" for problem in dict.fromkeys(problems)),
-            hint=f"correct jobs.{node}.warp_arguments, the job's other parameters, or "
-            "tools.warp.version in the settings",
+    problems: dict[str, list[str]] = {}
+    for step in steps:
+        tool, found = problems_of(step, warp.version if warp else None)
+        if found:
+            problems.setdefault(tool, []).extend(found)
+    if not problems:
+        return
+    lines = []
+    for tool, found in problems.items():
+        lines.append(f"{tool} would not do what it is told:")
+        lines += [f"  {problem}" for problem in dict.fromkeys(found)]
+    hint = f"correct the parameters of jobs.{node}"
+    if WARP in problems:
+        hint = (
+            f"correct jobs.{node}.warp_arguments, the job's other parameters, or "
+            "tools.warp.version in the settings"
         )
+    raise PlanError("\n".join(lines), hint=hint)
 
 
 def _wanted_native(

@@ -56,6 +56,27 @@ def check(program: str, config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def check_command(argv: Sequence[str], texts: Mapping[str, str]) -> list[str]:
+    """What is wrong with a command of cryoCARE and its configuration; empty if nothing is.
+
+    Args:
+        argv: program and all; its path does not matter.
+        texts: the files that there will be, path to content, the configuration among them.
+    """
+    program = argv[0].rpartition("/")[2] if argv else ""
+    if program not in contract()["programs"]:
+        return [f"cryoCARE has no program {program!r}"]
+    if len(argv) != 3 or argv[1] != "--conf":
+        return [f"{program} takes --conf and the name of a file, not {' '.join(argv[1:])!r}"]
+    if argv[2] not in texts:
+        return [f"{program}: there will be no file {argv[2]}"]
+    try:
+        config = json.loads(texts[argv[2]])
+    except ValueError as error:
+        return [f"{argv[2]} is no JSON: {error}"]
+    return check(program, config)
+
+
 def smallest_tomogram_px(job: DenoiseTrain) -> int:
     """Every edge of a tomogram must be longer than this (asserted by cryoCARE)."""
     return 2 * job.subvolume_dimensions

@@ -1,8 +1,9 @@
 """Doubles of what works on a stack: newstack, batchruntomo and submfg of IMOD, AreTomo2 and 3.
 
-They read and write the real formats, take the options that we give and no others, and align with
-the embedded tool. As the real ones: an AreTomo that fails ends with 0 and leaves no `.aln`, and
-batchruntomo aborts a data set with exit code 0. DOUBLES_FAIL names data sets to fail on.
+They read and write the real formats, hold their options against the contract that comes with the
+package (`stack_programs_cli.json`), and align with the embedded tool. As the real ones: an AreTomo
+that fails ends with 0 and leaves no `.aln`, and batchruntomo aborts a data set with exit code 0.
+DOUBLES_FAIL names data sets to fail on.
 """
 
 from __future__ import annotations
@@ -20,67 +21,46 @@ from doubles.aln_writer import aln_file, write_aln
 from doubles.failing import is_to_fail
 from scipy import ndimage
 
+from crboost.builders.stack_contract import check, parsed
 from crboost.cpu.commands import run_align
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.image_stack import ImageStack
 from crboost.translate.imod import imod_files, read_angles, tlt_text, xf_text
 
-#: Options and how many values they have.
-ARETOMO_COMMON = {
-    "-TiltAxis": 2,
-    "-AlignZ": 1,
-    "-TiltCor": 1,
-    "-DarkTol": 1,
-    "-Gpu": 1,
-    "-VolZ": 1,
-    "-OutImod": 1,
+ARETOMO = {"-TiltAxis", "-AlignZ", "-TiltCor", "-DarkTol", "-Gpu", "-VolZ", "-OutImod"}
+#: The options that the doubles follow, or that make no difference to what they write.
+FOLLOWED = {
+    "AreTomo2": ARETOMO | {"-InMrc", "-OutMrc", "-AngFile", "-OutBin", "-Patch"},
+    "AreTomo3": ARETOMO
+    | {"-InPrefix", "-InSuffix", "-OutDir", "-PixSize", "-kV", "-Cs", "-AtPatch", "-ExtZ"}
+    | {"-Cmd", "-Serial", "-CorrCTF"},
+    "newstack": {"-ModeToOutput", "-ShrinkByFactor"},
+    "batchruntomo": {"-DirectiveFile", "-CurrentLocation", "-RootName", "-EndingStep"},
+    "submfg": set(),
 }
-ARETOMO2 = {
-    **ARETOMO_COMMON,
-    "-InMrc": 1,
-    "-OutMrc": 1,
-    "-AngFile": 1,
-    "-OutBin": 1,
-    "-Patch": 2,
-}
-ARETOMO3 = {
-    **ARETOMO_COMMON,
-    "-InPrefix": 1,
-    "-InSuffix": 1,
-    "-OutDir": 1,
-    "-PixSize": 1,
-    "-kV": 1,
-    "-Cs": 1,
-    "-AtPatch": 2,
-    "-ExtZ": 1,
-    "-Cmd": 1,
-    "-Serial": 1,
-    "-CorrCTF": 2,
-}
-BATCHRUNTOMO = {"-DirectiveFile": 1, "-CurrentLocation": 1, "-RootName": 1, "-EndingStep": 1}
 
 
-def parsed(words: Sequence[str], known: dict[str, int]) -> dict[str, list[str]]:
-    """Options with their values; ends the program at one that is not known."""
-    found: dict[str, list[str]] = {}
-    rest = list(words)
-    while rest:
-        option = rest.pop(0)
-        if option not in known or len(rest) < known[option]:
-            sys.exit(f"ERROR: {option}: illegal option, or too few values")
-        found[option] = [rest.pop(0) for _ in range(known[option])]
-    return found
+def read_arguments(program: str, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """(options by their long names with their values, words besides).
+
+    Ends the program at what the contract does not know, where an AreTomo would pass over it, and
+    at an option that the double does not follow: a test would take it for done.
+    """
+    argv = [program, *words]
+    problems = check(argv)
+    options, rest = ({}, []) if problems else parsed(argv)
+    problems += [f"the double has no {name}" for name in options if name not in FOLLOWED[program]]
+    if problems:
+        sys.exit("\n".join(f"ERROR: {program.upper()} - {problem}" for problem in problems))
+    return options, rest
 
 
 def newstack(words: Sequence[str]) -> int:
-    rest = list(words)
-    shrink = 1.0
-    while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        if option == "-shrink":
-            shrink = float(rest.pop(0))
-        elif (option, rest.pop(0)) != ("-mode", "2"):
-            sys.exit(f"ERROR: NEWSTACK - {option}")
+    options, rest = read_arguments("newstack", words)
+    (mode,) = options.get("-ModeToOutput", ["2"])
+    if mode != "2":
+        sys.exit(f"ERROR: NEWSTACK - the double has no mode {mode}")
+    shrink = float(options.get("-ShrinkByFactor", ["1"])[0])
     *inputs, output = rest
     images = []
     pixel = 1.0
@@ -152,7 +132,7 @@ def aligned(
 
 
 def aretomo(version: int, words: Sequence[str]) -> int:
-    options = parsed(words, ARETOMO2 if version == 2 else ARETOMO3)
+    options, _ = read_arguments(f"AreTomo{version}", words)
     if version == 2:
         stack = Path(options["-InMrc"][0])
         angles = read_angles(Path(options["-AngFile"][0]))
@@ -181,7 +161,7 @@ def aretomo(version: int, words: Sequence[str]) -> int:
 
 
 def batchruntomo(words: Sequence[str]) -> int:
-    options = parsed(words, BATCHRUNTOMO)
+    options, _ = read_arguments("batchruntomo", words)
     name = options["-RootName"][0]
     directives = dict(
         line.split(" = ", 1) for line in Path(options["-DirectiveFile"][0]).read_text().splitlines()
@@ -200,7 +180,8 @@ def batchruntomo(words: Sequence[str]) -> int:
 
 
 def submfg(words: Sequence[str]) -> int:
-    com = json.loads(Path(words[0]).read_text())
+    _, (command_file, *_) = read_arguments("submfg", words)
+    com = json.loads(Path(command_file).read_text())
     name = com["name"]
     angles = read_angles(Path(f"{name}.rawtlt"))
     found, size, pixel, result = aligned(Path(f"{name}.st"), angles, com["axis"], 0.0, com["mode"])
