@@ -1,6 +1,7 @@
 """From tomograms to particles, through the schemer and the driver: what is found is what is there.
 
 The gold beads of the example data are the particles: the simulator knows where each of them is.
+cryoCARE and pytom are doubles (tests/doubles).
 """
 
 from __future__ import annotations
@@ -39,9 +40,16 @@ AFTER = [
     "extractCandidates__2",
 ]
 VOXEL = 8.0
+BIN = Path(__file__).parents[1] / "doubles" / "bin"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}:{os.environ['PATH']}",
+    "DOUBLES_PYTHON": sys.executable,
+    "OMP_NUM_THREADS": "1",
+}
 
 
-def run(project: Project, jobs: list[str], tools: Path) -> list[str]:
+def run(project: Project, jobs: list[str]) -> list[str]:
     """Do what the plan says, through the real schemer; the nodes that ran."""
     plan = project.plan(jobs)
     if plan.is_empty:
@@ -52,7 +60,7 @@ def run(project: Project, jobs: list[str], tools: Path) -> list[str]:
         [sys.executable, "-c", code, "schemer", "run", str(project.directory), made.name],
         check=True,
         capture_output=True,
-        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+        env=ENVIRONMENT,
     )
     states = {node: made.job_state(node) for node in made.nodes}
     assert {node: state.phase for node, state in states.items()} == dict.fromkeys(
@@ -82,7 +90,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, data: Path, tools_on_path: Path) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Project:
     """A project with two templates, matched in denoised tomograms, all jobs done."""
     made = Project.create(
         tmp_path_factory.mktemp("after") / "P",
@@ -115,7 +123,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, data: Path, tools_on_path:
         values[f"jobs.{node}.cutoff_method"] = "ManualCutOff"
         values[f"jobs.{node}.cc_threshold"] = 0.3
     made.set_values(values)
-    assert run(made, [*TO_TOMOGRAMS, *AFTER], tools_on_path) == [*TO_TOMOGRAMS, *AFTER]
+    assert run(made, [*TO_TOMOGRAMS, *AFTER]) == [*TO_TOMOGRAMS, *AFTER]
     return made
 
 
@@ -235,9 +243,7 @@ def test_nothing_is_written_into_the_matching_job(project: Project) -> None:
     assert (extract / "TS_01_particles.star").is_file()
 
 
-def test_nothing_runs_twice_and_a_new_model_denoises_all_anew(
-    project: Project, tools_on_path: Path
-) -> None:
+def test_nothing_runs_twice_and_a_new_model_denoises_all_anew(project: Project) -> None:
     everything = [*TO_TOMOGRAMS, *AFTER]
     assert project.plan(everything).is_empty
     model = newest(project, "denoiseTrain") / "denoising_model.tar.gz"
@@ -247,12 +253,12 @@ def test_nothing_runs_twice_and_a_new_model_denoises_all_anew(
         ("denoiseTrain", True),
         ("denoisePredict", True),
     ]
-    assert run(project, ["denoiseTrain", "denoisePredict"], tools_on_path)
+    assert run(project, ["denoiseTrain", "denoisePredict"])
     assert model.is_file()
     assert project.plan(everything).is_empty
 
 
-def test_b29_a_part_of_a_name_is_no_name(project: Project, tools_on_path: Path) -> None:
+def test_b29_a_part_of_a_name_is_no_name(project: Project) -> None:
     """B29: training series were chosen by substring; `TS_0` must not mean TS_01 to TS_03."""
     project.set_values({"jobs.denoiseTrain__2.tomograms_for_training": "TS_0"})
     plan = project.plan(["denoiseTrain__2"])
@@ -269,9 +275,7 @@ def test_b29_a_part_of_a_name_is_no_name(project: Project, tools_on_path: Path) 
     assert "there is no tilt series TS_0" in failure["message"]
 
 
-def test_b18_a_prediction_that_wrote_nothing_is_a_failure(
-    project: Project, tools_on_path: Path, tmp_path: Path
-) -> None:
+def test_b18_a_prediction_that_wrote_nothing_is_a_failure(project: Project, tmp_path: Path) -> None:
     """B18: denoising succeeded with zero outputs. An empty tomogram is none either."""
     for name, text in {
         "nothing": "",
@@ -312,9 +316,7 @@ def test_a_job_without_a_template_is_no_plan_but_stops_no_other(project: Project
     project.plan(["templateMatching"], parameters)
 
 
-def test_an_orientation_comes_back_through_maps_and_tables(
-    tools_on_path: Path, tmp_path: Path
-) -> None:
+def test_an_orientation_comes_back_through_maps_and_tables(tmp_path: Path) -> None:
     """A template without any symmetry, put into a tomogram with RELION's matrix, is found so."""
     spots = np.array([[0, 0, 0], [5, 0, 0], [0, 3, 0], [0, 0, 4.0]])  # x, y, z from the centre
     rot, tilt, psi = np.deg2rad([70.0, 40.0, -25.0])
@@ -357,8 +359,8 @@ def test_an_orientation_comes_back_through_maps_and_tables(
             "--job-file TS_job.json --number-of-particles 1 --particle-diameter 64 --cut-off 0",
         ),
     ):
-        argv = [str(tools_on_path / program), *words.split()]
-        subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
+        argv = [str(BIN / program), *words.split()]
+        subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, env=ENVIRONMENT)
     sizes = dict.fromkeys(("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ"), 88)
     table = {"rlnTomoTiltSeriesPixelSize": 4.0, "rlnTomoTomogramBinning": 2.0, **sizes}
     (row,) = particle_rows(read_candidates(tmp_path / "TS_particles.star"), "TS", table)
