@@ -35,13 +35,24 @@ def test_the_contract_has_every_command_and_names_its_source() -> None:
 @pytest.mark.skipif("CRBOOST_WARPTOOLS_CLI" not in os.environ, reason="no list of all options")
 def test_the_contract_is_what_the_source_says() -> None:
     raw = json.loads(Path(os.environ["CRBOOST_WARPTOOLS_CLI"]).read_text(encoding="utf-8"))
-    raw.pop("_meta")
-    assert set(raw) == set(contract().commands)
+    meta = raw.pop("_meta")
+    known = contract()
+    labels = {"v2.0.0dev29": DEV29, "v2.0.0dev36": DEV36, "HEAD": NEWEST}
+    commits = {**meta["also_compared"], "HEAD": meta["commit"]}
+    assert known.repository == meta["repository"]
+    assert known.versions == {labels[label]: commit for label, commit in commits.items()}
+    assert set(raw) == set(known.commands)
     for command, options in raw.items():
+        assert set(options) == set(known.commands[command]), command
         for name, facts in options.items():
-            ours = contract().commands[command][name]
-            assert (ours.type, ours.required) == (facts["type"], facts["required"])
-            assert len(ours.versions) == len(facts["in_versions"])
+            ours = known.commands[command][name]
+            assert (ours.type, ours.required, ours.default, ours.short, ours.versions) == (
+                facts["type"],
+                facts["required"],
+                None if facts["type"] == "flag" else facts["default"],
+                facts.get("short"),
+                tuple(labels[label] for label in facts["in_versions"]),
+            ), (command, name)
 
 
 @pytest.mark.parametrize("version", [None, DEV29, DEV36, NEWEST])
