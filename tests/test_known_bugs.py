@@ -9,9 +9,14 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,17 +24,24 @@ import pytest
 
 from crboost.acquisition.movies import MovieFile
 from crboost.acquisition.tilt_series import read_tilt_series
-from crboost.catalogue import CATALOGUE, MAP, MASK, producers_of
-from crboost.containers import wrap
+from crboost.array_directory import Batch, task_script
+from crboost.builders.step import Step
+from crboost.catalogue import CATALOGUE, MAP, MASK, label_matches, producers_of
+from crboost.errors import FileFormatError, PlanError
 from crboost.history import PastJob, SeriesRecord
-from crboost.parameters import ProjectParameters
+from crboost.parameters import ProjectParameters, TsCtf
+from crboost.past_jobs import past_job
 from crboost.plan import WantedJob, plan
 from crboost.project import Project
-from crboost.relion.ledger import Status
+from crboost.relion.ledger import Status, read_ledger
+from crboost.resources import resource_directory
 from crboost.results import SeriesResult, read_result, result_file, write_result
+from crboost.scheduler.array import ArraySpec
 from crboost.scheduler.resources import Resources, field_value
+from crboost.scheduler.template import Filling, fill_template
 from crboost.settings import SchedulerSettings, Settings
 from crboost.stages import STAGES
+from crboost.tool_commands import ToolCommands
 from crboost.translate.acquisition import import_output
 from crboost.wanted import wanted_job
 
@@ -42,6 +54,12 @@ ELSEWHERE: dict[int, Sequence[str]] = {
         "translate/test_translate_acquisition.py::test_calibration_sign_and_hand",
         "translate/test_translate_acquisition.py::"
         "test_the_mdoc_tells_axis_and_dose_unless_the_user_does",
+    ),
+    2: (
+        "test_driver.py::test_every_job_leaves_relion_tables_nodes_and_one_marker",
+        "stages/test_stages_warp.py::test_every_tilt_series_gets_through",
+        "stages/test_stages_after_tomogram.py::"
+        "test_the_optimisation_set_is_a_node_that_subtomogram_extraction_takes",
     ),
     3: (
         "builders/test_builders_contract.py::test_bug_b3_gain_options_that_never_existed",
@@ -72,6 +90,8 @@ ELSEWHERE: dict[int, Sequence[str]] = {
     ),
     9: (
         "test_tilt_filter.py::test_b9_rejected_tilts_never_reach_the_next_tool_and_come_back",
+        "stages/test_stages_warp.py::test_bug_b9_warp_never_sees_a_rejected_tilt",
+        "cluster/test_cluster_warp.py::test_bug_b9_rejected_tilts_are_no_input_of_warps",
         "builders/test_builders_warp.py::"
         "test_bug_b9_b11_the_mdoc_holds_the_images_that_go_on_and_no_other",
     ),
@@ -98,11 +118,14 @@ ELSEWHERE: dict[int, Sequence[str]] = {
         "builders/test_builders_cpu.py::test_eer_grouping_is_for_eer_only",
     ),
     15: (
-        "acquisition/test_acquisition_tilt_series.py::"
-        "test_serialem_writes_the_axis_as_rotation_minus_90",
+        "acquisition/test_acquisition_tilt_series.py::test_serialem_title_wins",
+        "acquisition/test_acquisition_tilt_series.py::test_serialem_without_the_title",
         "builders/test_builders_warp.py::test_bug_b15_the_axis_of_the_tilt_series_is_given_to_warp",
     ),
-    16: ("test_doctor_images.py::test_bug_16_what_warp_calls_is_looked_for_in_warps_image",),
+    16: (
+        "test_doctor_images.py::test_bug_16_what_warp_calls_is_looked_for_in_warps_image",
+        "test_containers_recipes.py::test_the_test_looks_for_what_doctor_asks_for",
+    ),
     17: ("builders/test_builders_warp.py::test_bug_b17_movies_are_found_by_their_own_ending",),
     18: (
         "stages/test_stages_after_tomogram.py::"
@@ -158,6 +181,7 @@ ELSEWHERE: dict[int, Sequence[str]] = {
         "builders/test_builders_warp.py::"
         "test_bug_b37_every_command_keeps_to_the_contract_of_every_version",
         "test_prerequisites.py::test_bug_b37_wrong_options_stop_the_plan",
+        "test_wanted.py::test_bug_b37_an_option_that_there_never_was_stops_the_plan",
     ),
 }
 
@@ -169,7 +193,7 @@ CANNOT_OCCUR: dict[int, str] = {
 
 @functools.cache
 def names_of_tests(name: str) -> set[str]:
-    """The names of the tests in a file that pytest would run."""
+    """The names of the tests in a file that pytest would run, and run to their end."""
     tree = ast.parse((ROOT / "tests" / name).read_text(encoding="utf-8"))
     return {
         node.name
@@ -178,6 +202,10 @@ def names_of_tests(name: str) -> set[str]:
         and node.name.startswith("test_")
         and not any("mark.skip" in ast.unparse(one) for one in node.decorator_list)
         and not any("xfail" in ast.unparse(one) for one in node.decorator_list)
+        and not any(
+            isinstance(one, ast.Call) and ast.unparse(one.func) in ("pytest.skip", "pytest.xfail")
+            for one in ast.walk(node)
+        )
     }
 
 
@@ -198,6 +226,15 @@ def test_tests_elsewhere_exist(number: int) -> None:
     for where in ELSEWHERE[number]:
         file, _, name = where.partition("::")
         assert name in names_of_tests(file), f"B{number}: {where} is gone: name what took its place"
+
+
+def test_a_test_that_skips_is_none() -> None:
+    names = names_of_tests("acquisition/test_acquisition_tilt_series.py")
+    assert "test_serialem_title_wins" in names
+    assert "test_serialem_writes_the_axis_as_rotation_minus_90" not in names  # skips in its body
+    assert "test_the_contract_is_what_the_source_says" not in names_of_tests(
+        "builders/test_builders_contract.py"
+    )  # skips by its decorator
 
 
 # --- tests ----------------------------------------------------------------------------------
@@ -282,6 +319,19 @@ def test_bug_2_every_input_is_made_by_some_job() -> None:
                 assert makers or label in from_outside, (job_type.name, slot.name, label)
 
 
+def test_bug_2_what_a_job_is_given_is_what_the_other_writes() -> None:
+    """B2: by name, along every edge of a run of all job types."""
+    jobs = plan([], [wanted(node) for node in CATALOGUE]).jobs
+    assert [job.node for job in jobs] == list(CATALOGUE)
+    edges = [(given, job) for job in jobs for given in job.inputs]
+    assert len(edges) >= len(CATALOGUE) - 1
+    for given, job in edges:
+        assert given.node is not None, (job.node, given.slot)
+        written = {one.file: one.label for one in CATALOGUE[given.node].outputs}
+        (slot,) = [one for one in CATALOGUE[job.node].inputs if one.name == given.slot]
+        assert any(label_matches(written[given.file], label) for label in slot.accepts)
+
+
 def test_bug_19_results_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     """B19: the state of aggregations was not restored when a project was loaded."""
     result = SeriesResult(
@@ -326,12 +376,52 @@ def test_bug_22_gpus_are_asked_for_with_a_colon(gpus: int) -> None:
     assert field_value("gres", Resources(gpus=gpus), site) == f"gpu:{gpus}"
 
 
-def test_bug_23_the_project_is_bound_so_that_jobs_can_write() -> None:
+def test_bug_23_jobs_can_write_wherever_the_project_and_its_data_are(tmp_path: Path) -> None:
     """B23: the directory with the projects was bound read-only."""
+    store, data = tmp_path / "groups" / "us", tmp_path / "groups" / "raw"
+    data.mkdir(parents=True)
+    (data / "a.tif").write_bytes(b"II*\0")
+    project = store / "P"
+    (project / "frames").mkdir(parents=True)
+    (project / "frames" / "a.tif").symlink_to(data / "a.tif")
     settings = Settings.model_validate({"tools": {"warp": {"image": "/images/warp.sif"}}})
-    argv = wrap(["x"], "warp", settings, cwd=PROJECT, binds=[PROJECT])
-    assert argv[argv.index("--bind") + 1] == str(PROJECT)
-    assert not [word for word in argv if word.endswith(":ro")]
+    step = Step("x", ("WarpTools", "ts_ctf"), directory="External/job002/warp/TS_01")
+    argv = ToolCommands(project, settings).command(TsCtf(), step)
+    assert argv[:2] == ["apptainer", "exec"]
+    bound = [word for before, word in itertools.pairwise(argv) if before == "--bind"]
+    assert sorted(bound) == sorted([str(project), str(data)])  # a third field would be "ro"
+    assert "--mount" not in argv
+
+
+def test_bug_25_a_task_s_script_says_nothing_of_the_job(tmp_path: Path) -> None:
+    """B25: the script of the first task of an array that ended left the whole job's marker."""
+    settings = Settings.model_validate({"scheduler": {"kind": "slurm"}})
+    asked = Resources(cpus=1, memory_gb=1, time_limit_minutes=10, partition="cpu")
+    job, batch = "External/job003", Batch("1", 1, [["TS_01"], ["TS_02"]], {}, asked)
+    for template in ("slurm_cpu.sh", "slurm_gpu.sh"):
+        text = (resource_directory("qsub") / template).read_text(encoding="utf-8")
+        for task, (command, left) in enumerate({
+            'touch "$job/RELION_JOB_EXIT_SUCCESS"': "RELION_JOB_EXIT_SUCCESS",
+            "exit 3": "RELION_JOB_EXIT_FAILURE",
+        }.items()):  # fmt: skip
+            own = tmp_path / job / "tasks" / "1" / str(task)
+            shutil.rmtree(own, ignore_errors=True)
+            own.mkdir(parents=True)
+            script = task_script(
+                fill_template(text, Filling()), f"{job}/tasks/1", batch,
+                ArraySpec(2, 1, 1, asked), settings, command.replace("$job", str(own)),
+            )  # fmt: skip
+            subprocess.run(
+                ["bash", "-s"],
+                input=script,
+                text=True,
+                cwd=tmp_path,
+                env={**os.environ, "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)},
+                capture_output=True,
+                timeout=60,
+            )
+            assert [path.name for path in own.glob("RELION_*")] == [left]
+            assert not list((tmp_path / job).glob("RELION_*")), "of the job, which is not over"
 
 
 def test_bug_26_what_was_set_for_computing_stays() -> None:
@@ -403,16 +493,61 @@ def test_bug_34_calls_are_checked_before_anything_runs() -> None:
     assert ignored == []
 
 
-def test_bug_35_states_are_relion_s_five() -> None:
+LEDGER = """
+data_pipeline_general
+
+_rlnPipeLineJobCounter 7
+
+data_pipeline_processes
+
+loop_
+_rlnPipeLineProcessName #1
+_rlnPipeLineProcessAlias #2
+_rlnPipeLineProcessTypeLabel #3
+_rlnPipeLineProcessStatusLabel #4
+External/job001/ None relion.external Running
+External/job002/ None relion.external Scheduled
+External/job003/ None relion.external Succeeded
+External/job004/ None relion.external Failed
+External/job005/ None relion.external Aborted
+"""
+
+
+def test_bug_35_states_are_relion_s_five(tmp_path: Path) -> None:
     """B35: "Pending" was looked for, which RELION does not know; "Aborted" became unknown."""
-    assert {one.value for one in Status} == {
-        "Running",
-        "Scheduled",
-        "Succeeded",
-        "Failed",
-        "Aborted",
-    }
-    source = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "crboost" / "relion").rglob("*.py")
+    (tmp_path / "default_pipeline.star").write_text(LEDGER)
+    ledger = read_ledger(tmp_path)
+    states = [past_job(tmp_path, ledger, process, None).status for process in ledger.processes]
+    assert states == ["Running", "Scheduled", "Succeeded", "Failed", "Aborted"]
+    assert states == [one.value for one in Status]
+    (tmp_path / "default_pipeline.star").write_text(LEDGER.replace("Aborted", "Pending"))
+    with pytest.raises(FileFormatError, match="Pending"):
+        read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "alive", "reason"),
+    [
+        ("Aborted", False, "job002 aborted; what it had finished is kept"),
+        ("Scheduled", False, "job002 was interrupted"),
+        ("Running", False, "job002 was interrupted"),
+        ("Failed", False, "job002 failed"),
+        ("Scheduled", True, None),
+        ("Running", True, None),
+    ],
+)
+def test_bug_35_every_state_means_something(status: str, alive: bool, reason: str | None) -> None:
+    """B35: a job in the queue was not waited for, and an aborted one not gone on with."""
+    before = past(1, "importmovies")
+    job = replace(
+        past(2, "fsMotionAndCtf", ("External/job001/tilt_series.star",)),
+        status=status,
+        alive=alive,
     )
-    assert '"Pending"' not in source
+    if reason is None:
+        with pytest.raises(PlanError, match="is running in External/job002"):
+            plan([before, job], [wanted("fsMotionAndCtf")])
+        return
+    (planned,) = plan([before, job], [wanted("fsMotionAndCtf")]).jobs
+    assert planned.continue_of == "External/job002/"
+    assert reason in planned.reason

@@ -316,6 +316,24 @@ def test_nothing_is_left_to_do(project: Project) -> None:
     assert run(project, CHAIN) == {}
 
 
+def test_bug_b9_warp_never_sees_a_rejected_tilt(project: Project) -> None:
+    """B9: the filter changed the tables alone, and Warp went on with what it had rejected."""
+    from crboost.translate.tomostar import read_tomostar
+
+    project.set_values({"jobs.tiltFilter.tilt_max_deg": 50.0})
+    nodes = ["tiltFilter", "tsImport__2"]
+    assert run(project, nodes) == dict.fromkeys(nodes, "succeeded")
+    job = newest(project, "tsImport__2")
+    for name, one in read_results(newest(project, "tiltFilter")).items():
+        kept = {tilt["name"] for tilt in one.tilts if tilt["status"] == "done"}
+        assert len(kept) == len(one.tilts) - 4
+        mdoc = (job / "warp" / name / "mdoc" / f"{name}.mdoc").read_text()
+        given = [line for line in mdoc.splitlines() if line.startswith("SubFramePath")]
+        assert {Path(line.split(" = ")[1]).stem for line in given} == kept
+        taken = read_tomostar(job / "warp" / name / "tomostar" / f"{name}.tomostar")
+        assert {tilt.name for tilt in taken} == kept
+
+
 def test_a_failed_tilt_series_is_named_and_alone_done_again(
     tmp_path: Path, data: Path, project: Project
 ) -> None:
