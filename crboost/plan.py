@@ -416,11 +416,13 @@ def _judge(
 def _same_parameters(job: WantedJob, past: PastJob) -> bool:
     """Whether a past job of this type had the parameters that are wanted now.
 
-    A native RELION job is known by its options alone, whoever started it; options that we leave
-    to RELION do not count.
+    A native RELION job is known by its options alone, whoever started it. Options that we leave
+    to RELION do not count, nor those that only another version of RELION has: RELION completes its
+    `job.star`, so that what is not in it is not among its options.
     """
     if job.job_type.is_native:
-        return all(past.parameters.get(name) == value for name, value in job.parameters.items())
+        own = [name for name in job.parameters if name in past.parameters]
+        return bool(own) and all(past.parameters[name] == job.parameters[name] for name in own)
     return past.fingerprint == job.fingerprint
 
 
@@ -436,6 +438,7 @@ def _why_new(job: WantedJob, paths: set[str | None], same_type: Sequence[PastJob
         f"{name} {past.parameters.get(name, 'unset')} -> {value}"
         for name, value in job.parameters.items()
         if past.parameters.get(name) != value
+        and not (job.job_type.is_native and name not in past.parameters)
     ]
     if not changes or not past.parameters:
         return f"other parameters than {past.name}"

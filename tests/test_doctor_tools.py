@@ -74,6 +74,20 @@ def test_another_version_than_the_settings_say() -> None:
     assert judge_tool(facts).status == "warning"
 
 
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        *(("5.0", "ok"), ("5.0.1-commit-d476e6", "ok"), ("5.1.0", "ok")),
+        *(("5.10.0", "warning"), ("5.2.0", "warning"), ("6.0", "warning")),
+    ],
+)
+def test_relions_whose_job_options_are_known(version: str, status: str) -> None:
+    said = Answer(0, f"RELION version: {version}", "")
+    finding = judge_tool(ToolFacts("relion", IMAGE, "", OK, {"relion_schemer": said}))
+    assert finding.status == status
+    assert status == "ok" or "made for 5.0, 5.1" in finding.found
+
+
 def test_native_tools(tmp_path: Path) -> None:
     schemer = program(tmp_path, "relion_schemer", 'echo "RELION version: 5.1.0"')
     settings = site(tools={"relion": {"executable": schemer}, "imod": {"executable": "/no/imod"}})

@@ -247,3 +247,31 @@ def test_the_plan_reads_well() -> None:
     assert "**2 jobs to run.**" in text
     assert "| tsAlignment | run | new | External/job002/tilt_series_ctf.star" in text
     assert "Everything is up to date" in plan(succeeded_chain(), all_wanted()).to_markdown()
+
+
+def test_a_native_job_is_known_by_the_options_that_its_relion_has() -> None:
+    """A job.star has what RELION 5.0 and what 5.1 wants; RELION keeps what is its own."""
+    aligned = past(3, "tsAlignment")
+    values = {"box_size": "64", "box_size_angst": "86.4", "max_dose": "-1"}
+    source = "External/job004/optimisation_set.star"
+    job = WantedJob(
+        "subtomoExtraction",
+        CATALOGUE["subtomoExtraction"],
+        "f",
+        parameters=values,
+        overrides={"optimisation_set": source},
+    )
+    done = PastJob(
+        job="Extract/job005/",
+        status="Succeeded",
+        inputs=(source,),
+        job_type="subtomoExtraction",
+        parameters={"box_size_angst": "86.4", "max_dose": "-1", "nr_threads": "4"},
+    )
+    assert plan([aligned, done], [job]).is_empty
+    older = replace(done, parameters={"box_size": "64", "max_dose": "-1"})
+    assert plan([aligned, older], [job]).is_empty
+    other = replace(done, parameters={"box_size_angst": "172.8", "max_dose": "-1"})
+    (planned,) = plan([aligned, other], [job]).jobs
+    assert planned.reason == ("other parameters than Extract/job005: box_size_angst 172.8 -> 86.4")
+    assert not plan([aligned, replace(done, parameters={})], [job]).is_empty

@@ -2,7 +2,8 @@
 
 RELION pastes option values into a shell command as they are. What may hold characters that a
 shell reads is therefore escaped here, with backslashes: quotes would not survive a STAR file.
-Option names are those of RELION 5.1; where 5.0 has others it ignores these, with a warning.
+Option names are those of RELION 5.0 and 5.1. Where they differ a `job.star` has both: each RELION
+takes its own, ignores the others with a warning, and leaves them out of the completed `job.star`.
 """
 
 from __future__ import annotations
@@ -251,7 +252,8 @@ def _reconstruct_tomograms(effective: EffectiveParameters) -> Options:
         "do_proj": _yes(job.do_proj),
         "centre_proj": str(job.centre_proj_px),
         "thickness_proj": str(job.thickness_proj_px),
-        "other_args": _arguments(job.other_arguments),
+        # 5.0 has the program's option and none in the job.
+        "other_args": _arguments(["--skip_wiener"] * job.do_skip_wiener, job.other_arguments),
     }
 
 
@@ -273,6 +275,7 @@ def tomogram_size_px(
 
 
 def _subtomo_extraction(effective: EffectiveParameters) -> Options:
+    """Boxes in Å for RELION 5.1, in binned pixels for 5.0."""
     job = effective.job_as(SubtomoExtraction)
     pixel_size = effective.microscope.pixel_size_angstrom * job.binning
     cropped = 0 < job.crop_size < job.box_size
@@ -282,6 +285,10 @@ def _subtomo_extraction(effective: EffectiveParameters) -> Options:
         "binned_size_pix": str(final),
         "precrop_size_angst": _number(job.box_size * pixel_size) if cropped else "-1",
         "subtomo_format": "2D stacks" if job.do_stack2d else "3D pseudo-subtomos",
+        "box_size": str(job.box_size),
+        "crop_size": str(final) if cropped else "-1",
+        "binning": _number(job.binning),
+        "do_stack2d": _yes(job.do_stack2d),
         "do_float16": _yes(job.do_float16),
         "max_dose": _number(job.max_dose),
         "min_frames": str(job.min_frames),

@@ -76,6 +76,9 @@ _ASK_IMOD = 'cat "${IMOD_DIR:-$(dirname "$(command -v "$1")")/..}/VERSION"'
 #: and one release before, which has all the options that we give.
 _ARETOMO = {"aretomo2": ("1.1.2", "1.1.3"), "aretomo3": ("2.2.2", "2.3.1")}
 
+#: The series of RELION's releases whose job options are known (crboost/builders/relion.py).
+_RELION = ("5.0", "5.1")
+
 
 def version_question(tool: str, program: str) -> list[str] | None:
     """The command that tells a tool's version without running its work; None: there is none."""
@@ -114,15 +117,18 @@ def known_versions(tool: str) -> Sequence[str]:
         from crboost.builders import membrain_contract
 
         return list(membrain_contract.contract()["source"]["versions"])
-    return _ARETOMO.get(tool, ())
+    return _RELION if tool == "relion" else _ARETOMO.get(tool, ())
 
 
 def is_known(tool: str, version: str) -> bool:
     """Whether the commands for this version are known to be right.
 
     WarpTools' releases come between those that were read; a version between two known ones counts.
+    Of RELION a whole series of releases is known: 5.0 means 5.0.0, 5.0.1 and so on.
     """
     known = known_versions(tool)
+    if tool == "relion":
+        return any(re.match(rf"{re.escape(one)}(?![0-9])", version) for one in known)
     if tool != "warp":
         return not known or version in known
     numbers = [_dev_number(one) for one in known]

@@ -1,7 +1,9 @@
-"""Job parameters -> options of RELION's own jobs, against job.star files of RELION 5.1."""
+"""Job parameters -> options of RELION's own jobs, against job.star files of RELION 5.1 and the
+options that the source of RELION 5.0.1 names."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from datetime import UTC, datetime
 from itertools import product
@@ -21,7 +23,7 @@ from crboost.builders.relion import (
     tomogram_size_px,
 )
 from crboost.errors import ParameterError
-from crboost.parameters import Acquisition, ProjectParameters
+from crboost.parameters import Acquisition, Microscope, ProjectParameters
 from crboost.relion.star import parse_star, read_star
 
 GOLDEN = Path(__file__).parent / "golden_relion_jobs"
@@ -55,20 +57,41 @@ def options(job_type: str, **values: Any) -> dict[str, str]:
     return relion_options(job_type, project.effective(job_type), ctffind_executable=CTFFIND)
 
 
+#: What one RELION has and the other has not: (5.0, 5.1).
+ONLY_IN: dict[str, tuple[set[str], set[str]]] = {
+    "subtomoExtraction": (
+        {"box_size", "crop_size", "binning", "do_stack2d"},
+        {"box_size_angst", "binned_size_pix", "precrop_size_angst", "subtomo_format"},
+    ),
+    "reconstructTomograms": (set(), {"do_skip_wiener"}),
+}
+
+
+def known_to_relion_50(job_type: str) -> set[str]:
+    known = json.loads((GOLDEN / "options_5.0.1.json").read_text())
+    return {*known["common"], *known["jobs"][job_type]}
+
+
 @pytest.mark.parametrize("job_type", RELION_TYPE)
 def test_every_option_is_one_of_relions_and_none_is_an_input_or_resource(job_type: str) -> None:
     label, known = golden(job_type)
     ours = set(options(job_type))
     assert RELION_TYPE[job_type] == label
-    assert ours <= set(known)
-    assert INPUTS[job_type] <= set(known)
+    assert (INPUTS[job_type] | LEFT_TO_OTHERS - {"nr_threads"}) <= set(known)
+    assert INPUTS[job_type] <= known_to_relion_50(job_type)
     assert not ours & (LEFT_TO_OTHERS | INPUTS[job_type])
+    only_50, only_51 = ONLY_IN.get(job_type, (set(), set()))
+    assert ours - set(known) == only_50
+    assert ours - known_to_relion_50(job_type) == only_51
 
 
 @pytest.mark.parametrize("job_type", RELION_TYPE)
 def test_switches_and_choices_are_written_as_relion_writes_them(job_type: str) -> None:
     known = golden(job_type)[1]
+    only_50 = ONLY_IN.get(job_type, (set(), set()))[0]
     for name, value in options(job_type).items():
+        if name in only_50:
+            continue
         if known[name] in ("Yes", "No"):
             assert value in ("Yes", "No"), name
         elif known[name].replace(".", "").lstrip("-").isdigit():
@@ -194,6 +217,44 @@ def test_boxes_are_given_to_relion_in_angstrom() -> None:
     whole = options("subtomoExtraction", **{**values, "jobs.subtomoExtraction.crop_size": -1})
     assert (whole["binned_size_pix"], whole["precrop_size_angst"]) == ("384", "-1")
     assert whole["box_size_angst"] == "1036.8"
+
+
+def command_of_relion_50(ours: dict[str, str]) -> list[str]:
+    """What RELION 5.0.1 makes of a job.star (`getCommandsTomoSubtomoJob`)."""
+    command = ["--b", ours["box_size"]]
+    if float(ours["crop_size"]) > 0:
+        command += ["--crop", ours["crop_size"]]
+    command += ["--bin", ours["binning"]]
+    return command + ["--stack2d"] * (ours["do_stack2d"] == "Yes")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "--b 384 --crop 224 --bin 1 --stack2d"),
+        ({"binning": 2.5, "do_stack2d": False}, "--b 384 --crop 224 --bin 2.5"),
+        ({"crop_size": -1, "box_size": 64}, "--b 64 --bin 1 --stack2d"),
+        ({"crop_size": 64, "box_size": 64}, "--b 64 --bin 1 --stack2d"),
+    ],
+)
+def test_relion_50_cuts_the_same_boxes(values: dict[str, Any], expected: str) -> None:
+    job = {f"jobs.subtomoExtraction.{name}": value for name, value in values.items()}
+    ours = options("subtomoExtraction", **job)
+    assert " ".join(command_of_relion_50(ours)) == expected
+    # RELION 5.1's own numbers say the same.
+    size, edge = float(ours["binned_size_pix"]), float(ours["box_size_angst"])
+    pixel = Microscope().pixel_size_angstrom
+    assert edge / size / pixel == pytest.approx(float(ours["binning"]))
+    precrop = float(ours["precrop_size_angst"])
+    assert (precrop if precrop > 0 else edge) / (edge / size) == pytest.approx(
+        float(ours["box_size"])
+    )
+
+
+def test_both_relions_are_told_to_skip_the_wiener_filter() -> None:
+    ours = options("reconstructTomograms", **{"jobs.reconstructTomograms.do_skip_wiener": True})
+    assert (ours["do_skip_wiener"], ours["other_args"]) == ("Yes", "--skip_wiener")
+    assert options("reconstructTomograms")["other_args"] == ""
 
 
 def test_what_the_job_has_no_option_for_goes_to_the_additional_arguments() -> None:
