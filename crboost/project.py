@@ -17,6 +17,7 @@ from crboost.errors import PlanError, ProjectError
 from crboost.files import locked, write_text
 from crboost.found_values import contradiction, with_found_values
 from crboost.history import PastJob
+from crboost.images import image_binnings
 from crboost.parameters import (
     ProjectParameters,
     read_parameters,
@@ -416,6 +417,18 @@ class Project:
             for node in with_prerequisites([*nodes, *chosen.jobs], chosen)
         }
         made = plan(history, [wanted[node] for node in nodes], mode=mode, retry_failed=retry_failed)
+        natives = [node for node, job in wanted.items() if job.job_type.is_native]
+        rescaled = {
+            node: wanted_job(
+                self.directory, node, chosen, settings if node in nodes else None, binning=binning
+            )
+            for node, binning in image_binnings(made, history, chosen, natives).items()
+            if binning != chosen.effective(node).image_binning
+        }
+        if rescaled:
+            wanted |= rescaled
+            queue = [wanted[node] for node in nodes]
+            made = plan(history, queue, mode=mode, retry_failed=retry_failed)
         made = replace(made, warnings=(*made.warnings, *left_out(history, wanted, nodes, mode)))
         for planned in made.jobs:
             for given in planned.inputs:

@@ -22,12 +22,18 @@ if TYPE_CHECKING:
 
 
 def wanted_job(
-    project: Path, node: str, parameters: ProjectParameters, settings: Settings | None
+    project: Path,
+    node: str,
+    parameters: ProjectParameters,
+    settings: Settings | None,
+    *,
+    binning: float | None = None,
 ) -> WantedJob:
     """A job as the parameters ask for it.
 
     Args:
         settings: the installation; None where it need not be able to run the job.
+        binning: of the images that it works on; None: as the parameters say.
 
     Raises:
         PlanError: it is RELION's own job, and this installation has no RELION.
@@ -36,7 +42,7 @@ def wanted_job(
     from crboost.stages.base import DatasetStage, ExtraInputStage
     from crboost.stages.import_movies import available_series
 
-    effective = parameters.effective(node)
+    effective = parameters.effective(node, binning=binning)
     job_type = CATALOGUE[job_type_of(node)].for_tool(effective.job.tool)
     if job_type.is_native:
         return _wanted_native(node, job_type, effective, settings)
@@ -115,7 +121,14 @@ def _wanted_native(
         )
     ctffind = settings.tools.get("ctffind") if settings is not None else None
     executable = ctffind.executable if ctffind is not None else None
-    options = relion_options(job_type.name, effective, ctffind_executable=executable or "ctffind")
+    options: dict[str, str] = {}
+    problem = None
+    try:
+        options = relion_options(
+            job_type.name, effective, ctffind_executable=executable or "ctffind"
+        )
+    except CrboostError as error:  # only a job that is to run must be able to
+        problem = str(error)
     return WantedJob(
         node=node,
         job_type=job_type,
@@ -123,6 +136,7 @@ def _wanted_native(
         parameters=options,
         overrides=_overrides(effective, job_type),
         resources=_resource_words(effective, job_type, settings),
+        problem=problem,
     )
 
 

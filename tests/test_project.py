@@ -165,3 +165,17 @@ def test_a_plan_survives_lost_link_directories(tmp_path: Path, example_data: Pat
     shutil.rmtree(project.directory / "mdoc")
     assert project.plan().jobs[0].node == "importmovies"
     assert len(project.new_data()) == 3 + 3 * 21 - 1
+
+
+def test_a_plan_scales_relions_jobs_by_the_job_that_made_the_images(
+    tmp_path: Path, example_data: Path
+) -> None:
+    """The parameters have two jobs that average movies; the run's own one counts."""
+    project = create(tmp_path / "P", example_data).project
+    nodes = ("importmovies", "motionCorr", "ctfFind", "tsAlignment", "reconstructTomograms")
+    width, height = project.parameters().acquisition.detector_dimensions_px
+    for binning in (1, 2):
+        project.set_values({"jobs.motionCorr.bin_factor": binning})
+        (*_, tomograms) = project.plan(nodes).jobs
+        size = {int(tomograms.options[f"{axis}dim"]) for axis in "xy"}
+        assert size == {width // binning, height // binning}

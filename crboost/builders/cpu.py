@@ -12,6 +12,7 @@ from typing import Any
 from crboost.builders.series_values import (
     Row,
     TiltSeries,
+    check_not_finer,
     optics_of,
     tilt_axis_deg,
     tilt_dose_e_per_a2,
@@ -91,11 +92,17 @@ def align(
     job_type_parameters: TsAlignment,
     out: str,
 ) -> Step:
-    """Alignment of one tilt series, whose rows name the motion-corrected images."""
+    """Alignment of one tilt series, whose rows name the motion-corrected images.
+
+    Raises:
+        ParameterError: it would be aligned at smaller pixels than the images have.
+    """
     job = job_type_parameters
+    pixel = optics_of(series, parameters).pixel_size_angstrom
+    check_not_finer(parameters, "rescale_angpixs", job.alignment_pixel_size_angstrom, pixel)
     spec = {
         "tilt_series": series.name,
-        "pixel_size_angstrom": optics_of(series, parameters).pixel_size_angstrom,
+        "pixel_size_angstrom": pixel,
         "alignment_pixel_size_angstrom": job.alignment_pixel_size_angstrom,
         "tilt_axis_deg": tilt_axis_deg(series, parameters),
         "sample_thickness_nm": job.thickness_nm,
@@ -121,15 +128,21 @@ def reconstruct(
     job_type_parameters: TsReconstruct,
     out: str,
 ) -> Step:
-    """Reconstruction of one aligned tilt series."""
+    """Reconstruction of one aligned tilt series.
+
+    Raises:
+        ParameterError: the tomogram would have smaller pixels than the images.
+    """
     job = job_type_parameters
     rows = series.rows
+    pixel = optics_of(series, parameters).pixel_size_angstrom
+    check_not_finer(parameters, "rescale_angpixs", job.tomogram_pixel_size_angstrom, pixel)
     dose = tilt_dose_e_per_a2(series, parameters)
     size = job.tomo_dimensions_px
     halves = job.halfmap_frames and all(row.get("rlnMicrographNameEven") for row in rows)
     spec = {
         "tilt_series": series.name,
-        "pixel_size_angstrom": optics_of(series, parameters).pixel_size_angstrom,
+        "pixel_size_angstrom": pixel,
         "tomogram_pixel_size_angstrom": job.tomogram_pixel_size_angstrom,
         "sample_thickness_nm": job.thickness_nm,
         "tomogram_size_px": list(size) if size else None,

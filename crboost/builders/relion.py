@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+from crboost.builders.series_values import check_not_finer
 from crboost.catalogue import CATALOGUE
 from crboost.errors import ParameterError
 from crboost.parameters import (
@@ -232,11 +233,12 @@ def _ctf_find(effective: EffectiveParameters, executable: str) -> Options:
 def _reconstruct_tomograms(effective: EffectiveParameters) -> Options:
     job = effective.job_as(ReconstructTomograms)
     x, y, z = job.tomo_dimensions_px or tomogram_size_px(
-        effective.acquisition.detector_dimensions_px,
+        effective.image_size_px,
         effective.acquisition.tilt_axis_degrees,
         job.thickness_nm,
-        effective.microscope.pixel_size_angstrom,
+        effective.image_pixel_size_angstrom,
     )
+    check_not_finer(effective, "binned_angpix", job.tomogram_pixel_size_angstrom)
     name = job.tomo_name
     return {
         "binned_angpix": _number(job.tomogram_pixel_size_angstrom),
@@ -258,17 +260,17 @@ def _reconstruct_tomograms(effective: EffectiveParameters) -> Options:
 
 
 def tomogram_size_px(
-    frame_size_px: tuple[int, int],
+    image_size_px: tuple[int, int],
     tilt_axis_deg: float,
     thickness_nm: float,
     pixel_size_angstrom: float,
 ) -> tuple[int, int, int]:
-    """Unbinned, even (x, y, z) that covers the field of view and the sample.
+    """Even (x, y, z), in pixels of the images, that covers the field of view and the sample.
 
     The tilt axis is the tomogram's y: an axis closer to the image's x swaps the image's sides.
     """
     sideways = abs(math.sin(math.radians(tilt_axis_deg))) > math.sqrt(0.5)
-    x, y = frame_size_px[::-1] if sideways else frame_size_px
+    x, y = image_size_px[::-1] if sideways else image_size_px
     z = thickness_nm * 10 / pixel_size_angstrom
     # The tiny part keeps 400.0000001 from becoming 402.
     return x + x % 2, y + y % 2, 2 * math.ceil(z / 2 - 1e-6)
@@ -277,7 +279,7 @@ def tomogram_size_px(
 def _subtomo_extraction(effective: EffectiveParameters) -> Options:
     """Boxes in Å for RELION 5.1, in binned pixels for 5.0."""
     job = effective.job_as(SubtomoExtraction)
-    pixel_size = effective.microscope.pixel_size_angstrom * job.binning
+    pixel_size = effective.image_pixel_size_angstrom * job.binning
     cropped = 0 < job.crop_size < job.box_size
     final = job.crop_size if cropped else job.box_size
     return {

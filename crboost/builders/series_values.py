@@ -58,13 +58,40 @@ def optics_of(series: TiltSeries, parameters: EffectiveParameters) -> Optics:
     movie = float(row.get("rlnMicrographOriginalPixelSize", microscope.pixel_size_angstrom))
     return Optics(
         movie_pixel_size_angstrom=movie,
-        pixel_size_angstrom=float(row.get("rlnTomoTiltSeriesPixelSize", movie)),
+        pixel_size_angstrom=float(
+            row.get("rlnTomoTiltSeriesPixelSize", round(movie * parameters.image_binning, 6))
+        ),
         voltage_kv=float(row.get("rlnVoltage", microscope.acceleration_voltage_kv)),
         spherical_aberration_mm=float(
             row.get("rlnSphericalAberration", microscope.spherical_aberration_mm)
         ),
         amplitude_contrast=float(row.get("rlnAmplitudeContrast", microscope.amplitude_contrast)),
     )
+
+
+def check_not_finer(
+    parameters: EffectiveParameters,
+    field: str,
+    angstrom: float,
+    pixel_size_angstrom: float | None = None,
+) -> None:
+    """Nothing that is made of images has smaller pixels than they have.
+
+    Args:
+        field: the job's parameter.
+        angstrom: its value.
+        pixel_size_angstrom: of the images; None: as the project's parameters say.
+
+    Raises:
+        ParameterError: it would have.
+    """
+    pixel = pixel_size_angstrom or parameters.image_pixel_size_angstrom
+    if angstrom < pixel * 0.9999:
+        raise ParameterError(
+            f"jobs.{parameters.node}.{field} = {angstrom:g} Å: the images have {pixel:g} Å per "
+            "pixel, and are not enlarged",
+            hint=f"set it to at least {pixel:g}",
+        )
 
 
 def tilt_dose_e_per_a2(series: TiltSeries, parameters: EffectiveParameters) -> float:

@@ -33,6 +33,7 @@ from pathlib import PurePosixPath
 from crboost.builders.contract import PROGRAM, number
 from crboost.builders.series_values import (
     TiltSeries,
+    check_not_finer,
     eer_frames_per_fraction,
     image_name,
     movie_extension,
@@ -463,7 +464,12 @@ def reconstruct(
     Args:
         imported: the tilt series' directory in the tsImport job, project-relative.
         aligned: folder with its aligned `<series>.xml`, with its CTF if there is one.
+
+    Raises:
+        ParameterError: the tomogram would have smaller pixels than the images.
     """
+    pixel = optics_of(series, parameters).pixel_size_angstrom
+    check_not_finer(parameters, "rescale_angpixs", job.tomogram_pixel_size_angstrom, pixel)
     halves = has_halves(series, job)
     argv = [
         *(PROGRAM, "ts_reconstruct", "--settings", seen_from(out, f"{imported}/{SERIES_SETTINGS}")),
@@ -580,12 +586,7 @@ def _alignment(
     """The command of the job's method, without what differs between dataset and tilt series."""
     optics = optics_of(series, parameters)
     angpix = job.alignment_pixel_size_angstrom
-    if angpix < optics.pixel_size_angstrom:
-        raise ParameterError(
-            f"jobs.{parameters.node}.rescale_angpixs = {number(angpix)} Å: the images have "
-            f"{number(optics.pixel_size_angstrom)} Å per pixel, and are not enlarged",
-            hint=f"set it to at least {number(optics.pixel_size_angstrom)}",
-        )
+    check_not_finer(parameters, "rescale_angpixs", angpix, optics.pixel_size_angstrom)
     common = ["--settings", settings, "--angpix", number(angpix), *_per_device(job.perdevice)]
     thickness = ["--alignz", _whole(job.thickness_nm * 10)]
     match _method(job):

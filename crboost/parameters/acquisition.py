@@ -73,7 +73,7 @@ class Acquisition(ParameterModel):
     detector_dimensions_px: ImageSize = field(
         (4096, 4096),
         title="Detector size",
-        description="Width and height of one movie frame.",
+        description="Width and height of one movie frame, as recorded.",
         unit="px",
     )
     eer_frames_per_fraction: int | None = field(

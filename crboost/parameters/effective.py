@@ -27,7 +27,13 @@ J = TypeVar("J", bound=JobParameters)
 
 @dataclass(frozen=True)
 class EffectiveParameters:
-    """What one job sees: no value is left that only says "as in the project"."""
+    """What one job sees: no value is left that only says "as in the project".
+
+    Attributes:
+        image_binning: of the images that it works on, as a multiple of the movies' pixel size; 1
+            for jobs that take movies. A tilt series' own tables win over it: it is for jobs of
+            which only the options are ours, and for what no table says.
+    """
 
     node: str
     job_type: str
@@ -37,6 +43,19 @@ class EffectiveParameters:
     computing: Computing
     job: JobParameters
     project: ProjectParameters = field(repr=False)
+    image_binning: float = 1.0
+
+    @property
+    def image_pixel_size_angstrom(self) -> float:
+        """Of the images that the job works on; the movies' one times `image_binning`."""
+        # As followed values are: 0.675 * 2 is 1.35, without a rounding error.
+        return round(self.microscope.pixel_size_angstrom * self.image_binning, 6)
+
+    @property
+    def image_size_px(self) -> tuple[int, int]:
+        """Width and height of the images that the job works on."""
+        width, height = self.acquisition.detector_dimensions_px
+        return round(width / self.image_binning), round(height / self.image_binning)
 
     def job_as(self, model: type[J]) -> J:
         """The job's parameters as `model`.

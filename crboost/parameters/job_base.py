@@ -40,6 +40,11 @@ class JobParameters(ParameterModel):
         """Which of its tool's methods the job uses, where the tool has several."""
         return None
 
+    @property
+    def image_binning(self) -> float | None:
+        """How many times the movies' pixel size its images have; None: it makes no images."""
+        return None
+
     def warnings(self, node: str, acquisition: Acquisition) -> list[str]:
         """What is allowed, but odd with these data; `node` is the job's name."""
         return []

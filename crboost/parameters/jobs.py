@@ -220,6 +220,11 @@ class FsMotionAndCtf(WarpArguments):
         tools=["warp"],
     )
 
+    @property
+    def image_binning(self) -> float:
+        """`movie_binning`; the other tools take movies as they are."""
+        return float(self.movie_binning) if self.tool == "warp" else 1.0
+
     def warnings(self, node: str, acquisition: Acquisition) -> list[str]:
         """Say so where movies in super resolution would stay as they are."""
         if self.tool != "warp" or self.movie_binning > 1 or acquisition.binning >= 1:
@@ -423,7 +428,7 @@ class TsReconstruct(WarpArguments):
     tomo_dimensions: VolumeSize | None = field(
         None,
         title="Tomogram size",
-        description='Size of the tomogram in unbinned pixels, like "4096x4096x2048"; '
+        description='Size of the tomogram in pixels of the images, like "4096x4096x2048"; '
         "None: the size of the images and the thickness of the sample.",
         unit="px",
         tools=["cpu"],

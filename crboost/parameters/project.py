@@ -29,6 +29,7 @@ from crboost.parameters.data import DataSources
 from crboost.parameters.effective import EffectiveParameters, resolve_acquisition, resolve_job
 from crboost.parameters.errors import ParameterProblemsError, Problem, problems_of, unknown
 from crboost.parameters.groups import GROUPS, paths_of
+from crboost.parameters.image_binning import image_binning
 from crboost.parameters.job_base import JobParameters
 from crboost.parameters.jobs import (
     DEFAULT_JOBS,
@@ -304,10 +305,14 @@ class ProjectParameters(ParameterModel):
 
     # -- what a job sees ------------------------------------------------------------------
 
-    def effective(self, node: str) -> EffectiveParameters:
+    def effective(self, node: str, *, binning: float | None = None) -> EffectiveParameters:
         """Everything that job `node` sees, with every followed value filled in.
 
         A node without parameters of its own has its job type's defaults.
+
+        Args:
+            binning: of the images that it works on, where that is known; None: as the project's
+                job says that makes them.
 
         Raises:
             ParameterError: no such job type, or a followed value is outside the job's bounds.
@@ -326,6 +331,7 @@ class ProjectParameters(ParameterModel):
             computing=self.computing,
             job=resolved,
             project=self if node in self.jobs else self.with_job(node),
+            image_binning=binning or image_binning(self.jobs, node, job),
         )
 
     def fingerprint(self, node: str) -> str:

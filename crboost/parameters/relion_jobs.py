@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, model_validator
 
+from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import field
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
 from crboost.parameters.shaped_text import VolumeSize, parse_size
@@ -141,7 +142,8 @@ class MotionCorr(_OnTiltSeries):
     bin_factor: float = field(
         1.0,
         title="Binning of movies",
-        description="The images have this many times the movies' pixel size.",
+        description="The images have this many times the movies' pixel size; 2 for movies in "
+        "super resolution.",
         ge=1,
         le=8,
     )
@@ -171,6 +173,20 @@ class MotionCorr(_OnTiltSeries):
         description="Text or image of the camera's bad pixels.",
         file=True,
     )
+
+    def warnings(self, node: str, acquisition: Acquisition) -> list[str]:
+        """Say so where movies in super resolution would stay as they are."""
+        if self.bin_factor > 1 or acquisition.binning >= 1:
+            return []
+        return [
+            f"jobs.{node}.bin_factor = 1, and the movies seem to be in super resolution "
+            f"(acquisition.binning = {acquisition.binning:g}): 2 makes them four times smaller"
+        ]
+
+    @property
+    def image_binning(self) -> float:
+        """`bin_factor`."""
+        return self.bin_factor
 
     @model_validator(mode="after")
     def _half_precision_needs_spectra(self) -> MotionCorr:
@@ -314,7 +330,7 @@ class ReconstructTomograms(_OnTiltSeries):
     tomo_dimensions: VolumeSize | None = field(
         None,
         title="Tomogram size",
-        description='Size of the tomogram in unbinned pixels, like "4096x4096x2048"; '
+        description='Size of the tomogram in pixels of the images, like "4096x4096x2048"; '
         "None: the size of the images and the thickness of the sample.",
         unit="px",
     )

@@ -49,7 +49,7 @@ class TsImport(WarpOnly):
     tomo_dimensions: VolumeSize | None = field(
         None,
         title="Tomogram size",
-        description='Size of the tomograms in unbinned pixels, like "4096x4096x2048"; '
+        description='Size of the tomograms in pixels of the movies, like "4096x4096x2048"; '
         "None: the images, turned by the tilt axis, and the thickness of the sample.",
         unit="px",
     )

@@ -47,7 +47,7 @@ class MembrainSegment(FromStar):
         return [
             builder.segment(
                 tomogram_of(series.global_row) or f"{series.name}.mrc",
-                voxel or context.parameters.microscope.pixel_size_angstrom,
+                voxel or context.parameters.image_pixel_size_angstrom,
                 context.parameters,
                 context.parameters.job_as(MembraneSegmentation),
                 context.tool_directory(series.name),

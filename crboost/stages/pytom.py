@@ -67,7 +67,7 @@ class PytomMatch(FromStar):
             builder.match_template(
                 series.tilt_series,
                 tomogram_of(series.global_row) or f"{series.name}.mrc",
-                voxel or context.parameters.microscope.pixel_size_angstrom,
+                voxel or context.parameters.image_pixel_size_angstrom,
                 context.parameters,
                 context.parameters.job_as(TemplateMatching),
                 context.tool_directory(series.name),

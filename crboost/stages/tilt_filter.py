@@ -110,7 +110,7 @@ class CpuTiltFilter(FromStar):
 def _pixel_size(context: Context, series: SeriesInput) -> float:
     """Of the series' images, in Angstrom."""
     value = series.global_row.get("rlnTomoTiltSeriesPixelSize")
-    return float(value) if value else context.parameters.microscope.pixel_size_angstrom
+    return float(value) if value else context.parameters.image_pixel_size_angstrom
 
 
 def _recorded_counts(producer: Path, name: str) -> dict[str, float]:

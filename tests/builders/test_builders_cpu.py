@@ -11,6 +11,7 @@ import pytest
 from crboost.builders import cpu
 from crboost.builders.series_values import TiltSeries
 from crboost.builders.step import Step
+from crboost.errors import ParameterError
 from crboost.parameters import FsMotionAndCtf, ProjectParameters, TsAlignment, TsReconstruct
 
 OUT = "External/job002/cpu/TS_01"
@@ -148,3 +149,28 @@ def test_every_tilt_series_has_the_optics_of_its_group() -> None:
     spec = spec_of(cpu.reconstruct("py", series, seen, seen.job_as(TsReconstruct), OUT))
     assert spec["pixel_size_angstrom"] == 2.0
     assert {tilt["dose_e_per_a2"] for tilt in spec["tilts"]} == {1.5}
+
+
+def test_images_have_the_pixel_size_that_their_table_says() -> None:
+    """Movies in super resolution that another tool binned, and several optics groups."""
+    optics = {"rlnMicrographOriginalPixelSize": 2.0, "rlnVoltage": 200.0}
+    images = TiltSeries("TS_01", {**optics, "rlnTomoTiltSeriesPixelSize": 5.0}, [ROW])
+    align = parameters().effective("tsAlignment")
+    spec = spec_of(cpu.align("py", images, align, align.job_as(TsAlignment), OUT))
+    assert (spec["pixel_size_angstrom"], spec["alignment_pixel_size_angstrom"]) == (5.0, 16.0)
+    tomograms = parameters().effective("tsReconstruct")
+    spec = spec_of(cpu.reconstruct("py", images, tomograms, tomograms.job_as(TsReconstruct), OUT))
+    assert (spec["pixel_size_angstrom"], spec["tomogram_pixel_size_angstrom"]) == (5.0, 16.0)
+    seen = parameters().effective("fsMotionAndCtf")
+    movies = TiltSeries("TS_01", optics, [ROW])
+    spec = spec_of(cpu.frames("py", movies, seen, seen.job_as(FsMotionAndCtf), OUT, 2))
+    assert (spec["pixel_size_angstrom"], spec["voltage_kv"]) == (2.0, 200.0)
+
+
+def test_nothing_is_finer_than_the_images() -> None:
+    images = TiltSeries("TS_01", {"rlnTomoTiltSeriesPixelSize": 20.0}, [ROW])
+    align, tomograms = (parameters().effective(node) for node in ("tsAlignment", "tsReconstruct"))
+    with pytest.raises(ParameterError, match=r"tsAlignment.rescale_angpixs = 16 Å.* 20 Å"):
+        cpu.align("py", images, align, align.job_as(TsAlignment), OUT)
+    with pytest.raises(ParameterError, match=r"tsReconstruct.rescale_angpixs = 16 Å.* 20 Å"):
+        cpu.reconstruct("py", images, tomograms, tomograms.job_as(TsReconstruct), OUT)

@@ -219,6 +219,49 @@ def test_boxes_are_given_to_relion_in_angstrom() -> None:
     assert whole["box_size_angst"] == "1036.8"
 
 
+K3_SUPER_RESOLUTION = {
+    "microscope.pixel_size_angstrom": 0.675,
+    "acquisition.detector_dimensions_px": "11520x8184",
+    "acquisition.tilt_axis_degrees": 85,
+    "acquisition.sample_thickness_nm": 135,
+}
+BINNED_BY = {
+    "relion": {"jobs.motionCorr.bin_factor": 2},
+    "warp": {"jobs.fsMotionAndCtf.tool": "warp", "jobs.fsMotionAndCtf.movie_binning": 2},
+}
+
+
+@pytest.mark.parametrize("maker", BINNED_BY)
+def test_binned_movies_make_binned_boxes_and_tomograms(maker: str) -> None:
+    """The images of 0.675 A movies binned twice have 1.35 A pixels, and half as many."""
+    raw = ProjectParameters.new("test", datetime(2026, 1, 1, tzinfo=UTC), jobs=()).with_values(
+        {**K3_SUPER_RESOLUTION, **BINNED_BY[maker]}
+    )
+
+    def of(node: str) -> dict[str, str]:
+        return relion_options(node, raw.effective(node), ctffind_executable=CTFFIND)
+
+    box = of("subtomoExtraction")
+    assert (box["box_size_angst"], box["precrop_size_angst"]) == ("302.4", "518.4")
+    assert (box["binned_size_pix"], box["box_size"], box["binning"]) == ("224", "384", "1")
+    tomogram = of("reconstructTomograms")
+    size = [tomogram[f"{axis}dim"] for axis in "xyz"]
+    assert size == ["4092", "5760", "1000"]
+    # What is asked for in Angstrom, or in pixels of its own, stays.
+    assert tomogram["binned_angpix"] == "2.7"
+    seen = raw.effective("reconstructTomograms", binning=1)
+    options_1 = relion_options("reconstructTomograms", seen, ctffind_executable=CTFFIND)
+    assert [options_1[f"{axis}dim"] for axis in "xyz"] == ["8184", "11520", "2000"]
+
+
+def test_tomograms_are_not_finer_than_their_images() -> None:
+    fine = {**K3_SUPER_RESOLUTION, "jobs.reconstructTomograms.binned_angpix": 1}
+    assert options("reconstructTomograms", **fine)["binned_angpix"] == "1"
+    binned = {**BINNED_BY["warp"], "jobs.fsMotionAndCtf.movie_binning": 4}
+    with pytest.raises(ParameterError, match=r"binned_angpix = 1 Å: the images have 2.7 Å"):
+        options("reconstructTomograms", **fine, **binned)
+
+
 def command_of_relion_50(ours: dict[str, str]) -> list[str]:
     """What RELION 5.0.1 makes of a job.star (`getCommandsTomoSubtomoJob`)."""
     command = ["--b", ours["box_size"]]

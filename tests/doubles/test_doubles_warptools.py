@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_wrong_arguments_end_with_0_and_make_nothing(tmp_path: Path, words: list
     assert ended.returncode == 0
     assert "ERROR" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "exponent"),
+    [([], 0), (["--bin", "1"], 1), (["--bin", "2"], 2), (["--bin_angpix", "8"], 2)],
+)
+def test_bin_is_an_exponent(tmp_path: Path, words: list[str], exponent: float) -> None:
+    settings = tmp_path / "x.settings"
+    argv = ["--folder_data", "frames", "--extension", "*.tif", "--angpix", "2"]
+    ended = warptools(tmp_path, "create_settings", *argv, "--output", str(settings), *words)
+    assert ended.returncode == 0, ended.stderr
+    read = {one.get("Name"): one.get("Value") for one in ET.parse(settings).iter("Param")}
+    assert float(read["BinTimes"] or "nan") == exponent
+    assert read["PixelSize"] == "2"
 
 
 def test_missing_files_end_with_an_error(tmp_path: Path) -> None:

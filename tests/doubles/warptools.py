@@ -31,6 +31,8 @@ from doubles.failing import is_to_fail
 
 from crboost.builders.contract import check, contract
 from crboost.cpu.commands import run_align, run_frames, run_reconstruct
+from crboost.cpu.fourier import bin_image
+from crboost.cpu.io import apply_gain, read_gain, read_movie
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.defocus import Defocus
 from crboost.translate.image_stack import ImageStack
@@ -84,12 +86,18 @@ class Job:
     items: list[Path]
 
     @property
+    def binning(self) -> float:
+        return float(2 ** float(self.settings["BinTimes"]))
+
+    @property
     def pixel(self) -> float:
-        return float(self.settings["PixelSize"])
+        """Of the averages: the movies' times the binning."""
+        return round(float(self.settings["PixelSize"]) * self.binning, 6)
 
     @property
     def tomogram_px(self) -> tuple[int, int, int]:
-        x, y, z = (int(self.settings[f"Dimensions{axis}"]) for axis in "XYZ")
+        """In pixels of the averages; the settings have pixels of the movies."""
+        x, y, z = (round(int(self.settings[f"Dimensions{a}"]) / self.binning) for a in "XYZ")
         return x, y, z
 
 
@@ -156,8 +164,11 @@ def computed(
 
 
 def create_settings(o: Options) -> int:
-    if o["bin_angpix"]:
-        raise ValueError("this double does not bin")
+    if o["bin"] is not None and o["bin_angpix"] is not None:
+        raise ValueError("Cannot specify both --bin and --bin_angpix")
+    exponent = o["bin"] or 0.0
+    if o["bin_angpix"] is not None:
+        exponent = float(np.log2(o["bin_angpix"] / float(o["angpix"])))
     root = ET.Element("Settings")
     dimensions = (o["tomo_dimensions"] or "0x0x0").split("x")
     values = {
@@ -165,6 +176,7 @@ def create_settings(o: Options) -> int:
         "ProcessingFolder": o["folder_processing"] or o["folder_data"],
         "Extension": o["extension"] or "*",
         "PixelSize": o["angpix"],
+        "BinTimes": exponent,
         "GainPath": o["gain_path"] or "",
         "GainFlipX": o["gain_flip_x"],
         "GainFlipY": o["gain_flip_y"],
@@ -195,6 +207,25 @@ def fs_motion_and_ctf(o: Options) -> int:
     if transpose:  # Warp transposes last, the embedded tools first
         flip_x, flip_y = flip_y, flip_x
     groups = int(job.settings["EERGroupFrames"])
+    factor = round(job.binning)
+    if abs(factor - job.binning) > 1e-3:
+        raise ValueError(f"this double bins by whole numbers, not by {job.binning}")
+
+    def binned(item: Path, where: Path) -> Path:
+        """The movie with its gain applied and every frame binned, for the embedded tools."""
+        movie = read_movie(item, eer_fractions_per_frame=-groups if item.suffix == ".eer" else None)
+        if gain:
+            reference = job.data.parent / gain
+            turned = read_gain(reference, flip_x=flip_x, flip_y=flip_y, transpose=transpose)
+            movie = apply_gain(movie, turned, item)
+        frames = np.stack([bin_image(np.asarray(frame, np.float32), factor) for frame in movie])
+        where.mkdir(parents=True, exist_ok=True)
+        made = where / f"{item.stem}.mrc"
+        with mrcfile.new(made, overwrite=True) as stack:
+            stack.set_data(frames.astype(np.float32))
+            stack.voxel_size = job.pixel
+        return made
+
     optics = {
         "pixel_size_angstrom": job.pixel,
         "voltage_kv": o["c_voltage"],
@@ -213,15 +244,16 @@ def fs_motion_and_ctf(o: Options) -> int:
         )
 
     def work(item: Path) -> None:
+        small = out / f".{item.stem}_binned"
         spec = {
             "tilt_series": item.stem,
             **optics,
             "dose_per_tilt_e_per_a2": float(job.settings["DosePerAngstromFrame"]),
-            "gain_reference": str(job.data.parent / gain) if gain else None,
+            "gain_reference": str(job.data.parent / gain) if gain and factor == 1 else None,
             "gain_flip_x": flip_x,
             "gain_flip_y": flip_y,
             "gain_transpose": transpose,
-            "eer_frames_per_fraction": -groups if item.suffix == ".eer" else None,
+            "eer_frames_per_fraction": -groups if item.suffix == ".eer" and factor == 1 else None,
             "motion_bfactor_a2": o["m_bfac"],
             "motion_resolution_angstrom": [o["m_range_min"], o["m_range_max"]],
             "ctf_window_px": o["c_window"],
@@ -233,7 +265,7 @@ def fs_motion_and_ctf(o: Options) -> int:
             "tilts": [
                 {
                     "name": item.stem,
-                    "movie": str(item),
+                    "movie": str(item if factor == 1 else binned(item, small)),
                     "tilt_angle_deg": 0.0,
                     "pre_exposure_e_per_a2": 0.0,
                     "nominal_defocus_um": None,
@@ -248,6 +280,7 @@ def fs_motion_and_ctf(o: Options) -> int:
             if found.get(key):
                 (where / found[key]).replace(folder / f"{item.stem}.mrc")
         shutil.rmtree(where)
+        shutil.rmtree(small, ignore_errors=True)
         track = np.array(found["shifts_px"]) * job.pixel
         (out / "average" / f"{item.stem}_motion.json").write_text(
             json.dumps({"0": {"x": track[:, 1].tolist(), "y": track[:, 0].tolist()}})

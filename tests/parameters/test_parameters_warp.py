@@ -121,6 +121,8 @@ def test_super_resolution_that_is_not_binned_is_told() -> None:
     assert "jobs.fsMotionAndCtf.movie_binning = 1, and the movies seem to be in super" in told
     assert project(**recorded, **{"jobs.fsMotionAndCtf.movie_binning": 2}).warnings() == []
     assert project(**{"acquisition.binning": 0.5}).warnings() == []
+    (told,) = project(**{"acquisition.binning": 0.5, "jobs.motionCorr.patch_x": 2}).warnings()
+    assert "jobs.motionCorr.bin_factor = 1, and the movies seem to be in super" in told
 
 
 def test_what_a_method_does_not_use_is_told_with_its_name() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,45 @@ def test_every_tilt_series_gets_through(project: Project) -> None:
         ), (node, {name: one.reason for name, one in results.items()})
 
 
+def check_tomogram(project: Project, truth: dict[str, Any], row: Any) -> np.ndarray:
+    """Alignment and beads of one tomogram against the truth.
+
+    Returns:
+        where the beads are by the alignment's own frame, in Angstrom from the tomogram's centre.
+    """
+    pixel = float(row["rlnTomoTiltSeriesPixelSize"])
+    rows = starfile.read(project.directory / row["rlnTomoTiltSeriesStarFile"])
+    tilts = {tilt["name"]: tilt for tilt in truth["tilts"]}
+    found, actual = [], []
+    for _, tilt in rows.iterrows():
+        name = Path(tilt["rlnMicrographMovieName"]).stem
+        found.append(
+            TiltAlignment(
+                tilt["rlnTomoXTilt"],
+                tilt["rlnTomoYTilt"],
+                tilt["rlnTomoZRot"],
+                tilt["rlnTomoXShiftAngst"],
+                tilt["rlnTomoYShiftAngst"],
+            )
+        )
+        actual.append(true_alignment(tilts[name], truth))
+        assert found[-1].y_tilt_deg == pytest.approx(tilts[name]["tilt_angle_deg"], abs=0.01)
+    residuals, translation = shift_errors(found, actual, pixel)
+    assert np.sqrt((residuals**2).sum(axis=1).mean()) < 1.0
+    volume = read_mrc(project.directory / row["rlnTomoReconstructedTomogram"])[0]
+    binning = float(row["rlnTomoTomogramBinning"])
+    assert binning == VOXEL / pixel
+    size = np.array([row[f"rlnTomoSize{axis}"] for axis in "XYZ"])
+    assert tuple(round(n / binning) for n in size) == volume.shape[::-1]
+    beads = np.array(truth["beads_xyz_px"]) * truth["pixel_size_angstrom"] / pixel + translation
+    radius = truth["bead_diameter_angstrom"] / 2 / VOXEL
+    here = find_at(volume, (beads + size // 2) / binning, radius)[0]
+    there = find_at(volume, (beads * (1, 1, -1) + size // 2) / binning, radius)[0]
+    assert (here > FOUND_SIGMA).mean() > 0.9
+    assert here.mean() > 2 * there.mean()
+    return beads * pixel
+
+
 @pytest.mark.parametrize("node", ["tsReconstruct", "tsReconstruct__2"])
 def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path, node: str) -> None:
     """Warp's tilt sign, its centres, and the tomogram's place all come out as RELION has them,
@@ -158,35 +198,41 @@ def test_beads_are_where_they_are_and_not_mirrored(project: Project, data: Path,
     truths = json.loads((data / "truth.json").read_text())["series"]
     table = starfile.read(newest(project, node) / "tomograms.star")
     for truth, (_, row) in zip(truths, table.iterrows(), strict=True):
-        rows = starfile.read(project.directory / row["rlnTomoTiltSeriesStarFile"])
-        tilts = {tilt["name"]: tilt for tilt in truth["tilts"]}
-        found, actual = [], []
-        for _, tilt in rows.iterrows():
-            name = Path(tilt["rlnMicrographMovieName"]).stem
-            found.append(
-                TiltAlignment(
-                    tilt["rlnTomoXTilt"],
-                    tilt["rlnTomoYTilt"],
-                    tilt["rlnTomoZRot"],
-                    tilt["rlnTomoXShiftAngst"],
-                    tilt["rlnTomoYShiftAngst"],
-                )
-            )
-            actual.append(true_alignment(tilts[name], truth))
-            assert found[-1].y_tilt_deg == pytest.approx(tilts[name]["tilt_angle_deg"], abs=0.01)
-        residuals, translation = shift_errors(found, actual, PIXEL)
-        assert np.sqrt((residuals**2).sum(axis=1).mean()) < 1.0
-        volume = read_mrc(project.directory / row["rlnTomoReconstructedTomogram"])[0]
-        binning = float(row["rlnTomoTomogramBinning"])
-        assert binning == VOXEL / PIXEL
-        size = np.array([row[f"rlnTomoSize{axis}"] for axis in "XYZ"])
-        assert tuple(round(n / binning) for n in size) == volume.shape[::-1]
-        beads = np.array(truth["beads_xyz_px"]) + translation
-        radius = truth["bead_diameter_angstrom"] / 2 / PIXEL / binning
-        here = find_at(volume, (beads + size // 2) / binning, radius)[0]
-        there = find_at(volume, (beads * (1, 1, -1) + size // 2) / binning, radius)[0]
-        assert (here > FOUND_SIGMA).mean() > 0.9
-        assert here.mean() > 2 * there.mean()
+        check_tomogram(project, truth, row)
+
+
+def test_super_resolution_movies_are_binned_once_and_for_all(tmp_path: Path) -> None:
+    """Movies of 2 A per pixel, binned as Warp reads them: all that follows has 4 A per pixel."""
+    from crboost.cpu.example_data import make_example_data
+
+    data = tmp_path / "movies"
+    make_example_data(
+        data,
+        series=1,
+        size_px=2 * SIZE,
+        frames=2,
+        tilt_step_deg=10,
+        defects=False,
+        pixel_size_angstrom=PIXEL / 2,
+    )
+    whole = {"acquisition.detector_dimensions_px": [2 * SIZE, 2 * SIZE]}
+    made = made_project(tmp_path / "P", data, **whole, **{"jobs.fsMotionAndCtf.movie_binning": 2})
+    assert run(made, CHAIN) == dict.fromkeys(CHAIN, "succeeded")
+    (truth,) = json.loads((data / "truth.json").read_text())["series"]
+    (_, row), *_ = starfile.read(
+        newest(made, "tsReconstruct") / "tomograms.star", always_dict=True
+    )["global"].iterrows()
+    assert row["rlnMicrographOriginalPixelSize"] == PIXEL / 2
+    assert row["rlnTomoTiltSeriesPixelSize"] == PIXEL
+    assert row["rlnTomoSizeX"] == row["rlnTomoSizeY"] == SIZE
+    check_tomogram(made, truth, row)
+    rows = starfile.read(made.directory / row["rlnTomoTiltSeriesStarFile"])
+    image, pixel = read_mrc(made.directory / rows["rlnMicrographName"][0])
+    assert (image.shape, pixel) == ((SIZE, SIZE), PIXEL)
+    # RELION's own jobs on these images count in their pixels.
+    given = {"jobs.subtomoExtraction.input_optimisation_set": "project_params.json"}
+    (box,) = made.plan(["subtomoExtraction"], made.parameters().with_values(given)).jobs
+    assert float(box.options["box_size_angst"]) == PIXEL * int(box.options["binned_size_pix"])
 
 
 def test_a_tilt_that_the_aligner_left_out_is_left_out_by_warp(project: Project) -> None:
