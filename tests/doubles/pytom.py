@@ -9,18 +9,11 @@ there is no candidate. DOUBLES_FAIL names tomograms to fail on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-from doubles.pytom_extract import extract
 from doubles.pytom_maps import refuse
-from doubles.pytom_match import match
 
 from crboost.builders.pytom_contract import check, parsed
-
-PROGRAMS: dict[str, Callable[[Mapping[str, Sequence[str]]], int]] = {
-    "pytom_match_template.py": match,
-    "pytom_extract_candidates.py": extract,
-}
 
 
 def main(program: str, words: Sequence[str]) -> int:
@@ -29,7 +22,13 @@ def main(program: str, words: Sequence[str]) -> int:
     problems = check(argv)
     if problems:
         refuse(program, problems[0])
-    return PROGRAMS[program](parsed(argv))
+    if program == "pytom_extract_candidates.py":
+        from doubles.pytom_extract import extract
+
+        return extract(parsed(argv))
+    from doubles.pytom_match import match
+
+    return match(parsed(argv))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ import mrcfile
 import numpy as np
 from doubles.aln_writer import aln_file, write_aln
 from doubles.failing import is_to_fail
-from scipy import ndimage
 
 from crboost.builders.stack_contract import check, parsed
-from crboost.cpu.commands import run_align
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.image_stack import ImageStack
 from crboost.translate.imod import imod_files, read_angles, tlt_text, xf_text
@@ -77,6 +75,8 @@ def newstack(words: Sequence[str]) -> int:
 
 def shrunk(image: np.ndarray, shrink: float) -> np.ndarray:
     """An antialiased smaller image, trimmed as newstack.f90, getReducedSize, does."""
+    from scipy import ndimage
+
     smooth = ndimage.gaussian_filter(image, shrink / 2.5)
     axes = []
     for old in image.shape:
@@ -93,6 +93,8 @@ def aligned(
     stack: Path, angles: Sequence[float], axis: float, dark: float, mode: str = "auto"
 ) -> tuple[list[TiltAlignment | None], tuple[int, int], float, dict[str, Any]]:
     """(alignment of each image, size, pixel size, the tool's own result)."""
+    from crboost.cpu.commands import run_align
+
     with mrcfile.open(stack) as opened:
         images = np.asarray(opened.data, dtype=np.float32)
         pixel = float(opened.voxel_size.x)

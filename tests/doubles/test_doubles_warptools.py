@@ -8,7 +8,19 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
+from doubles.warptools import main
+
+from crboost.translate.alignment import TiltAlignment
+from crboost.translate.imod import write_angles, write_xf
+from crboost.translate.tomostar import TomostarTilt, write_tomostar
+from crboost.translate.warp_tilt_series import (
+    read_warp_tilt_series,
+    warp_alignments,
+    warp_import_files,
+)
 
 BIN = Path(__file__).parent / "bin"
 
@@ -55,3 +67,80 @@ def test_bin_is_an_exponent(tmp_path: Path, words: list[str], exponent: float) -
 def test_missing_files_end_with_an_error(tmp_path: Path) -> None:
     ended = warptools(tmp_path, "ts_ctf", "--settings", "absent.settings")
     assert ended.returncode != 0
+
+
+PIXEL, IMAGE, TOMOGRAM = 4.0, (65, 48), (60, 52, 20)
+GIVEN = [TiltAlignment(0.0, angle, 85.0, 40.0 * angle, -7.0) for angle in (-3.0, 0.0, 3.0)]
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tilt series that Warp knows, and an alignment of it from elsewhere, as IMOD writes it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames" / "average").mkdir(parents=True)
+    (tmp_path / "tomostar").mkdir()
+    tilts = []
+    for number, angle in enumerate((-3.0, 0.0, 3.0)):
+        mrcfile.write(
+            tmp_path / "frames" / "average" / f"{number}.mrc",
+            np.zeros(IMAGE[::-1], np.float32),
+        )
+        tilts.append(TomostarTilt(f"../frames/{number}.tif", -angle, 85.0, 0.0, 1.0, 0.0))
+    write_tomostar(tmp_path / "tomostar" / "TS_01.tomostar", tilts)
+    assert main(
+        ["create_settings", "--folder_data", "tomostar", "--extension", "*.tomostar", "--output",
+         "s.settings", "--folder_processing", "p", "--angpix", str(PIXEL), "--tomo_dimensions",
+         "x".join(map(str, TOMOGRAM))]
+    ) == 0  # fmt: skip
+    folder = tmp_path / "given" / "TS_01"
+    folder.mkdir(parents=True)
+    files = warp_import_files(GIVEN, IMAGE, TOMOGRAM, PIXEL, 8.0)
+    write_xf(folder / "TS_01.xf", files.transforms)
+    write_angles(folder / "TS_01.tlt", files.angles_deg)
+    return folder
+
+
+def import_alignments(*more: str) -> int:
+    return main(["ts_import_alignments", "--settings", "s.settings", "--alignments", "given",
+                 "--alignment_angpix", "8", *more])  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["TS_01.xf", "TS_01_Imod/TS_01_st.xf", "../TS_01.xf"])
+def test_an_alignment_is_what_it_was_wherever_it_lies(imported: Path, place: str) -> None:
+    (imported / place).parent.mkdir(exist_ok=True)
+    (imported / "TS_01.xf").rename(imported / place)
+    assert import_alignments() == 0
+    series = read_warp_tilt_series(Path("p/TS_01.xml"))
+    found = warp_alignments(series, IMAGE, TOMOGRAM, PIXEL)
+    for number, given in enumerate(GIVEN):
+        one = found[str(number)]
+        assert isinstance(one, TiltAlignment)
+        for name, value in vars(given).items():
+            assert getattr(one, name) == pytest.approx(value, abs=0.02), name
+
+
+def test_angles_that_do_not_fit_are_passed_over(imported: Path) -> None:
+    write_angles(imported / "TS_01.tlt", [0.0, 0.0, 0.0])
+    assert import_alignments() == 0
+    assert [tilt.angle_deg for tilt in read_warp_tilt_series(Path("p/TS_01.xml")).used] == [
+        3,
+        0,
+        -3,
+    ]
+
+
+def test_tilts_that_leave_the_field_of_view_are_not_used(imported: Path) -> None:
+    assert import_alignments("--min_fov", "0.75") == 0
+    series = read_warp_tilt_series(Path("p/TS_01.xml"))
+    assert [tilt.name for tilt in series.used] == ["1"]
+
+
+@pytest.mark.parametrize("lines", [None, 2])
+def test_a_series_without_a_fitting_alignment_has_failed(imported: Path, lines: int | None) -> None:
+    path = imported / "TS_01.xf"
+    text = path.read_text().splitlines(keepends=True)
+    path.unlink()
+    if lines is not None:
+        path.write_text("".join(text[:lines]))
+    assert import_alignments() == 1  # all items failed; with one more it would be 0
+    assert read_warp_tilt_series(Path("p/TS_01.xml")).deselected

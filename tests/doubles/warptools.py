@@ -30,7 +30,6 @@ from doubles.aln_writer import aln_file, write_aln
 from doubles.failing import is_to_fail
 
 from crboost.builders.contract import check, contract
-from crboost.cpu.commands import run_align, run_frames, run_reconstruct
 from crboost.cpu.fourier import bin_image
 from crboost.cpu.io import apply_gain, read_gain, read_movie
 from crboost.translate.alignment import TiltAlignment
@@ -53,6 +52,22 @@ from crboost.translate.warp_tilt_series import (
 from crboost.translate.warp_xml import movie_stem
 
 Options = dict[str, Any]
+
+
+def embedded(name: str) -> Callable[..., None]:
+    """One of the embedded tools, loaded when it is called: most commands compute nothing."""
+
+    def run(*arguments: Any) -> None:
+        from crboost.cpu import commands
+
+        getattr(commands, name)(*arguments)
+
+    return run
+
+
+run_align, run_frames, run_reconstruct = map(
+    embedded, ("run_align", "run_frames", "run_reconstruct")
+)
 
 
 def parsed(command: str, words: Sequence[str]) -> Options:
@@ -497,27 +512,75 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
     return each(job, work, fail_item(job))
 
 
+def alignment_file(directory: Path, name: str, kind: str) -> Path | None:
+    """An `.xf` or `.tlt` of a tilt series where WarpTools looks for it, the first that there is."""
+    folders = ("", "..", f"{name}_Imod", f"{name}_aligned_Imod", f"../{name}_Imod")
+    stems = (name, name.replace(".mrc", ""), f"{name}_st", f"{name.replace('.mrc', '')}_st")
+    paths = (directory / folder / f"{stem}.{kind}" for folder in folders for stem in stems)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def in_view(tilt: WarpTilt, size_px: tuple[int, int], job: Job) -> float:
+    """How much of the tomogram's middle plane a tilt image shows."""
+    nx, ny, _ = job.tomogram_px
+    steps = np.linspace(-0.5, 0.5, 50)
+    x, y = np.meshgrid(steps * nx * job.pixel, steps * ny * job.pixel)
+    x = x * np.cos(np.radians(tilt.angle_deg))  # the tilt axis is y
+    axis = np.radians(tilt.axis_deg)
+    seen_x = np.cos(axis) * x - np.sin(axis) * y + tilt.offset_angstrom[0]
+    seen_y = np.sin(axis) * x + np.cos(axis) * y + tilt.offset_angstrom[1]
+    half_x, half_y = (length * job.pixel / 2 for length in size_px)
+    return float(((abs(seen_x) <= half_x) & (abs(seen_y) <= half_y)).mean())
+
+
 def ts_import_alignments(o: Options) -> int:
+    """IMOD's files of each tilt series, as `TiltSeries.ImportAlignments` takes them.
+
+    Their lines are those of the tilts in use; where the numbers differ, all tilts come into use
+    again. A `.tlt` of another length, or of zeros, is passed over without a word.
+    """
     job = opened(o)
+    if o["alignment_angpix"] <= 0:
+        raise ValueError("--alignment_angpix can't be 0 or lower")
+    if o["min_fov"] > 1:
+        raise ValueError("--min_fov can't be higher than 1")
 
     def work(item: Path) -> None:
         series = read_item(job, item)
-        given = Path(o["alignments"]) / item.stem / item.stem
-        count = len(series.used)
-        transforms = read_xf(given.with_name(f"{item.stem}.xf"), count=count)
-        angles = iter(read_angles(given.with_name(f"{item.stem}.tlt"), count=count))
-        turned = iter(transforms)
-        tilts = []
-        for tilt in series.tilts:
-            if tilt.use:
-                t = next(turned)
-                axis = float(np.degrees(np.arctan2(t.a12 - t.a21, t.a11 + t.a22)))
-                x = -(t.a11 * t.dx + t.a21 * t.dy) * o["alignment_angpix"]
-                y = -(t.a12 * t.dx + t.a22 * t.dy) * o["alignment_angpix"]
-                tilt = replace(tilt, angle_deg=next(angles), axis_deg=axis, offset_angstrom=(x, y))
-            tilts.append(tilt)
+        directory = Path(o["alignments"]) / item.stem
+        xf, tlt = (alignment_file(directory, item.stem, kind) for kind in ("xf", "tlt"))
+        if xf is None or tlt is None:
+            raise FileNotFoundError(f"Could not find {item.stem}.{'tlt' if xf else 'xf'}")
+        transforms = read_xf(xf)
+        tilts = list(series.tilts)
+        if len(transforms) != len(series.used):
+            tilts = [replace(tilt, use=True) for tilt in tilts]
+        if len(transforms) != sum(tilt.use for tilt in tilts):
+            raise ValueError(f"{len(tilts)} tilts in series, but {len(transforms)} lines in {xf}")
+        angles = read_angles(tlt)
+        if len(angles) != len(transforms) or not any(angles):
+            angles = [tilt.angle_deg for tilt in tilts if tilt.use]
+        size = size_of(image_of(item, tilts[0]))
+        lines = iter(zip(transforms, angles, strict=True))
+        for number, tilt in enumerate(tilts):
+            if not tilt.use:
+                continue
+            t, angle = next(lines)
+            axis = float(np.degrees(np.arctan2(t.a12 - t.a21, t.a11 + t.a22)))
+            x = -(t.a11 * t.dx + t.a21 * t.dy) * o["alignment_angpix"]
+            y = -(t.a12 * t.dx + t.a22 * t.dy) * o["alignment_angpix"]
+            tilt = replace(tilt, angle_deg=angle, axis_deg=axis, offset_angstrom=(x, y))
+            seen = in_view(tilt, size, job)
+            tilts[number] = replace(tilt, fov_fraction=seen, use=seen >= o["min_fov"])
+        nx, ny, _ = (length * job.pixel for length in job.tomogram_px)
         write_warp_tilt_series(
-            job.processing_out / f"{item.stem}.xml", replace(series, tilts=tuple(tilts))
+            job.processing_out / f"{item.stem}.xml",
+            replace(
+                series,
+                tilts=tuple(tilts),
+                image_angstrom=tuple(length * job.pixel for length in size),
+                volume_angstrom=(nx, ny, 1.0),  # as the real one leaves it
+            ),
         )
 
     return each(job, work, fail_item(job))
