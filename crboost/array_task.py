@@ -64,7 +64,7 @@ def _do(request: Request, batch: Batch, task: int, runner: Runner, log: Log) -> 
     if (request.directory / ABORT_NOW).exists():
         raise Aborted
     names = batch.tasks[task]
-    job = open_job(request, side_by_side=len(names))
+    job = open_job(request, len(names), batch.resources)
     series = job.stage.inputs(job.context)
     absent = [name for name in names if name not in series]
     if absent:
@@ -77,9 +77,7 @@ def _do(request: Request, batch: Batch, task: int, runner: Runner, log: Log) -> 
         for name in done:
             log(f"{name}: another task has done it")
         todo = [series[name] for name in names if name not in done]
-        run_series(
-            request, job.stage, job.context, job.tools, todo, runner, max(1, len(names)), log
-        )
+        run_series(request, job, todo, runner, log)
 
 
 def _done_by_others(

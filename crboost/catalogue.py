@@ -32,6 +32,10 @@ MASK = "Mask3D.mrc"
 
 EXTERNAL = "relion.external"
 
+#: How many of a job's GPUs the work on one tilt series takes: one; all of them, which its program
+#: shares out by itself; or none of them, because the program only wants their driver.
+GpusPerSeries = Literal["one", "all", "none"]
+
 
 @dataclass(frozen=True)
 class InputSlot:
@@ -98,6 +102,8 @@ class JobType:
             turns the `job.star` of any other into commands itself.
         parallel_over: whether the driver gives its workers to one tilt series after another
             ("tilts": the tool itself uses them) or runs several tilt series at once ("series").
+            Where a tool uses GPUs these say how many run at once (`crboost.gpus.share`).
+        gpus_per_series: see there.
         retries: how often a run tries the job again after a failure that a retry can mend.
         has_threads: whether RELION's job knows `nr_threads`.
         mpi: MPI processes that it needs at least.
@@ -118,6 +124,7 @@ class JobType:
     outputs: tuple[OutputNode, ...]
     relion_type: str = EXTERNAL
     parallel_over: Literal["tilts", "series"] = "series"
+    gpus_per_series: GpusPerSeries = "one"
     retries: int = 1
     has_threads: bool = True
     mpi: int = 1
@@ -162,6 +169,7 @@ FS_MOTION_AND_CTF = JobType(
     outputs=(OutputNode("tilt_series_ctf.star", TOMO_CTFFIND),),
     parallel_over="tilts",
     needs_with_gpu=Needs(2, 24, 30, per_series=True),
+    gpus_per_series="all",
 )
 TILT_FILTER = JobType(
     name="tiltFilter",
@@ -279,6 +287,7 @@ TEMPLATE_MATCHING = JobType(
     outputs=(OutputNode("tomograms.star", TOMO_TEMPLATE_MATCHING),),
     parallel_over="tilts",
     needs_with_gpu=Needs(4, 32, 90, per_series=True),
+    gpus_per_series="all",
 )
 EXTRACT_CANDIDATES = JobType(
     name="extractCandidates",
@@ -291,6 +300,7 @@ EXTRACT_CANDIDATES = JobType(
         OutputNode("candidates.star", "ParticleGroupMetadata.star.relion.tomo.candidates"),
     ),
     needs=Needs(2, 8, 15, per_series=True),
+    gpus_per_series="none",
 )
 SUBTOMO_EXTRACTION = JobType(
     name="subtomoExtraction",

@@ -82,6 +82,19 @@ def _tools(job_type: JobType) -> list[str]:
     return [tool for name, tool in STAGES if name == job_type.name]
 
 
+#: JobType.gpus_per_series, for people.
+_WITH_GPUS = {
+    "one": "each tilt series on one of them, `per_gpu` (1) at once on each",
+    "all": "each tilt series on all of them, `per_gpu` (1) at once",
+    "none": "their driver is all that is needed",
+}
+
+
+def _uses_gpu(job_type: str, tool: str) -> bool:
+    job = _effective(job_type, {"tool": tool, **EXAMPLES.get(job_type, {})}).job
+    return bool(getattr(job, "use_gpu", False))
+
+
 def _inputs(slots: Sequence[InputSlot]) -> str:
     return "<br>".join(
         " or ".join(f"`{_short(label)}`" for label in slot.accepts)
@@ -125,6 +138,8 @@ def _facts(job_type: JobType) -> str:
         )
         lines.append(f"- {over}")
     lines.append(f"- asks a scheduler for {_needs(job_type)}")
+        if any(_uses_gpu(job_type.name, tool) for tool in _tools(job_type)):
+            lines.append(f"- with GPUs: {_WITH_GPUS[job_type.gpus_per_series]}")
     if job_type.is_prerequisite:
         lines.append("- added to a run by the planner, where another job needs it")
     if job_type.mpi > 1:
@@ -242,7 +257,8 @@ def _effective(job_type: str, values: Mapping[str, Any]) -> EffectiveParameters:
 
 def _steps(job_type: str, tool: str, effective: EffectiveParameters) -> list[Step]:
     stage = stage_for(job_type, tool)
-    context = Context(Path("/project"), "<job>", effective, None, "python", 4)
+    gpus = int(getattr(effective.job, "use_gpu", False))
+    context = Context(Path("/project"), "<job>", effective, None, "python", 4, gpus=gpus)
     series = SeriesInput("<tilt series>", "", {}, [])
     once: Sequence[Step] = ()
     if isinstance(stage, DatasetStage):

@@ -17,18 +17,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 from crboost import __version__
 from crboost.builders.step import Step
 from crboost.catalogue import CATALOGUE, JobType
 from crboost.errors import CrboostError, ToolError
 from crboost.files import read_json, write_json
+from crboost.generate import RESOURCES_FILE
+from crboost.gpus import Share, granted, share, shown
 from crboost.job_directory import FAILURE_FILE, JOB_FILE, driver_lock
 from crboost.parameters import EffectiveParameters, job_type_of, read_parameters
 from crboost.plan import PLAN_FILE
@@ -44,7 +47,8 @@ from crboost.results import (
     write_result,
 )
 from crboost.scheduler.memory import oom_kill_count
-from crboost.settings import Settings
+from crboost.scheduler.resources import Resources, per_gpu
+from crboost.settings import SchedulerSettings, Settings
 from crboost.stages import Context, SeriesInput, Stage, stage_for
 from crboost.stages.base import DatasetStage, FinishingStage
 from crboost.step_files import prepare
@@ -159,7 +163,8 @@ class OpenJob:
     """What is to be done in a job, and with what.
 
     Attributes:
-        at_once: tilt series side by side.
+        share: what tilt series side by side get.
+        devices: the job's GPUs, by their names for CUDA_VISIBLE_DEVICES.
         settings: the installation, as the run froze it.
     """
 
@@ -167,44 +172,67 @@ class OpenJob:
     stage: Stage
     context: Context
     tools: ToolCommands
-    at_once: int
+    share: Share
+    devices: tuple[str, ...]
     settings: Settings | None
 
 
-def open_job(request: Request, side_by_side: int | None = None) -> OpenJob:
+def open_job(
+    request: Request, side_by_side: int | None = None, resources: Resources | None = None
+) -> OpenJob:
     """Make out what a request asks for.
 
     Args:
         side_by_side: tilt series at once, which share the workers; None: as the job type is.
+        resources: what this process was given; None: what the job asked for.
     """
     settings = frozen_settings(request.snapshot)
     job_type = CATALOGUE[job_type_of(request.node)]
     effective = read_parameters(request.snapshot).effective(request.node)
-    at_once, each = _share(request.workers, job_type)
-    if side_by_side is not None:
-        at_once, each = side_by_side, max(1, request.workers // side_by_side)
+    uses_gpu = bool(getattr(effective.job, "use_gpu", False))
+    gpus = _gpus_asked(request, effective) if resources is None else resources.gpus
+    devices = granted(gpus if uses_gpu else 0, os.environ)
+    scheduler = settings.scheduler if settings is not None else SchedulerSettings()
+    shared = share(
+        request.workers,
+        devices,
+        one_by_one=job_type.parallel_over == "tilts",
+        uses_gpu=uses_gpu,
+        gpus_per_series=job_type.gpus_per_series,
+        per_gpu=per_gpu(job_type.name, scheduler),
+        side_by_side=side_by_side,
+    )
     context = Context(
         request.project,
         request.job,
         effective,
         request.input_star,
         request.python,
-        each,
+        shared.workers,
         _by_slot(request, job_type.for_tool(effective.job.tool)),
+        len(shared.devices[0]),
     )
     stage = stage_for(job_type.name, effective.job.tool)
     tools = ToolCommands(request.project, settings, effective.files())
-    return OpenJob(job_type, stage, context, tools, at_once, settings)
+    return OpenJob(job_type, stage, context, tools, shared, devices, settings)
+
+
+def _gpus_asked(request: Request, effective: EffectiveParameters) -> int:
+    """How many GPUs the run asked for, for this job."""
+    path = request.snapshot.parent / request.node / RESOURCES_FILE
+    if path.is_file():
+        return Resources.from_dict(read_json(path)).gpus
+    return effective.computing.gpu_count
 
 
 def _do(request: Request, runner: Runner, log: Log) -> None:
     started = time.monotonic()
     job = open_job(request)
-    job_type, stage, context, tools = job.job_type, job.stage, job.context, job.tools
+    job_type, stage, context = job.job_type, job.stage, job.context
     effective = context.parameters
     series = stage.inputs(context)
     description = _describe(request, effective, job_type, list(series))
-    description["image"] = tools.image_of(effective.job.tool)
+    description["image"] = job.tools.image_of(effective.job.tool)
     write_json(request.directory / JOB_FILE, description)
     kept, kept_failed = _still_good(request, series)
     description["kept_failed"] = sorted(kept_failed)
@@ -216,9 +244,9 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
         + f"{len(todo)} to do"
     )
     if isinstance(stage, DatasetStage):
-        _run_dataset(request, stage, context, tools, series, runner, log)
+        _run_dataset(request, job, stage, series, runner, log)
     todo = _by_array(request, job, todo, runner, description, log)
-    run_series(request, stage, context, tools, todo, runner, job.at_once, log)
+    run_series(request, job, todo, runner, log)
     _finish(request, job_type, stage, context, series)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     description["resources"] = {
@@ -226,6 +254,7 @@ def _do(request: Request, runner: Runner, log: Log) -> None:
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
         "largest_process_mb": round(usage.ru_maxrss / 1024),
         "workers": request.workers,
+        "gpus": list(job.devices),
     }
     write_json(request.directory / JOB_FILE, description)
 
@@ -273,21 +302,28 @@ def _by_array(
 
 
 def run_series(
-    request: Request,
-    stage: Stage,
-    context: Context,
-    tools: ToolCommands,
-    todo: list[SeriesInput],
-    runner: Runner,
-    at_once: int,
-    log: Log,
+    request: Request, job: OpenJob, todo: list[SeriesInput], runner: Runner, log: Log
 ) -> None:
-    """Work through the tilt series, `at_once` at a time; stop when told to."""
+    """Work through the tilt series, as many at a time as the job's share says; stop when told to.
+
+    Each has the GPUs of its place among them for itself, until it is done.
+    """
+    places: SimpleQueue[tuple[str, ...]] = SimpleQueue()
+    for devices in job.share.devices:
+        places.put(devices)
+
+    def work(series: SeriesInput) -> SeriesResult:
+        devices = places.get()
+        try:
+            return _one(request, job, series, devices, runner)
+        finally:
+            places.put(devices)
+
     with (
         _stopped_by_abort(request, runner),
-        ThreadPoolExecutor(max_workers=max(1, at_once)) as pool,
+        ThreadPoolExecutor(max_workers=job.share.at_once) as pool,
     ):
-        futures = [pool.submit(_one, request, stage, context, tools, one, runner) for one in todo]
+        futures = [pool.submit(work, one) for one in todo]
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 result = future.result()
@@ -304,9 +340,8 @@ def run_series(
 
 def _run_dataset(
     request: Request,
+    job: OpenJob,
     stage: DatasetStage,
-    context: Context,
-    tools: ToolCommands,
     series: Mapping[str, SeriesInput],
     runner: Runner,
     log: Log,
@@ -319,6 +354,7 @@ def _run_dataset(
     usable = {name: one for name, one in series.items() if not (one.problem or one.skip)}
     if not usable:
         return
+    context = replace(job.context, gpus=len(job.devices))
     steps = stage.dataset_steps(context, usable)
     if not steps:
         return
@@ -336,7 +372,7 @@ def _run_dataset(
     with _stopped_by_abort(request, runner):
         for step in steps:
             log(f"{step.name}: {len(usable)} tilt series")
-            _run_step(request, context, tools, step, runner, commands, "all tilt series")
+            _run_step(request, job, step, job.devices, runner, commands, "all tilt series")
     write_json(
         record,
         {
@@ -377,13 +413,13 @@ def _stopped_by_abort(request: Request, runner: Runner) -> Iterator[None]:
 
 def _one(
     request: Request,
-    stage: Stage,
-    context: Context,
-    tools: ToolCommands,
+    job: OpenJob,
     series: SeriesInput,
+    devices: Sequence[str],
     runner: Runner,
 ) -> SeriesResult:
     """One tilt series from input to result file. Its failure is a result, not an exception."""
+    stage, context = job.stage, job.context
     started = datetime.now(UTC)
     clock = time.monotonic()
     fingerprint = series_fingerprint(request, series)
@@ -409,7 +445,7 @@ def _one(
         return result(status="skipped", reason=series.skip, warnings=list(series.warnings))
     try:
         for step in stage.steps(context, series):
-            _run_step(request, context, tools, step, runner, commands, series.name)
+            _run_step(request, job, step, devices, runner, commands, series.name)
         output = stage.output(context, series)
         if not output.rows:
             why = "; ".join(output.warnings) or "no reason given"
@@ -435,19 +471,23 @@ def _one(
 
 def _run_step(
     request: Request,
-    context: Context,
-    tools: ToolCommands,
+    job: OpenJob,
     step: Step,
+    devices: Sequence[str],
     runner: Runner,
     commands: list[list[str]],
     subject: str,
 ) -> None:
     """Run one command and look for what it must have made; `commands` gets its argv.
 
+    Args:
+        devices: the GPUs that it is shown.
+
     Raises:
         _StepFailed: it failed, or left out a file.
     """
-    argv = tools.command(context.parameters.job, step)
+    step = replace(step, environment={**shown(devices), **step.environment})
+    argv = job.tools.command(job.context.parameters.job, step)
     commands.append(argv)
     prepare(request.project, step)
     kills = oom_kill_count()
@@ -534,12 +574,6 @@ def _by_slot(request: Request, job_type: JobType) -> dict[str, str]:
         for slot in job_type.inputs
         if slot.relion_field in request.other_inputs
     }
-
-
-def _share(workers: int, job_type: JobType) -> tuple[int, int]:
-    """(tilt series at once, workers for each)."""
-    workers = max(1, workers)
-    return (1, workers) if job_type.parallel_over == "tilts" else (workers, 1)
 
 
 def _describe(

@@ -195,7 +195,7 @@ class ResourceRequest(_Group):
         "tasks asks for.",
     )
     per_gpu: int | None = Field(
-        default=None, ge=1, description="Tilt series side by side on the GPU of one such task."
+        default=None, ge=1, description="Tilt series side by side on one GPU; 1 where nobody says."
     )
     site: dict[str, str] = Field(
         default_factory=dict,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,9 @@ def wanted_job(
     stage = stage_for(job_type.name, effective.job.tool)
     resources = _resource_words(effective, job_type, settings)
     workers = int(resources["workers"])
-    context = Context(project, "<job>", effective, None, "python", workers)
+    gpus = _gpus(effective, job_type, settings)
+    each = min(1, gpus) if job_type.gpus_per_series == "one" else gpus
+    context = Context(project, "<job>", effective, None, "python", workers, gpus=each)
     example = SeriesInput("<tilt series>", "", {}, [])
     data: dict[str, str] = {}
     if not job_type.inputs:
@@ -58,7 +61,7 @@ def wanted_job(
     problem = None
     try:
         if isinstance(stage, DatasetStage):
-            commands += stage.dataset_steps(context, {example.name: example})
+            commands += stage.dataset_steps(replace(context, gpus=gpus), {example.name: example})
         commands += stage.steps(context, example)
         if settings is not None:
             check_commands(node, commands, settings)
@@ -169,6 +172,15 @@ def job_resources(
         explicit=set_by_user,
         one_series=one_series,
     )
+
+
+def _gpus(effective: EffectiveParameters, job_type: JobType, settings: Settings | None) -> int:
+    """GPUs of the job, or of one of the tasks that do its work."""
+    if settings is None:
+        uses_gpu = getattr(effective.job, "use_gpu", False)
+        return effective.computing.gpu_count if uses_gpu else 0
+    array = job_array(effective, job_type, settings)
+    return (array.resources if array else job_resources(effective, job_type, settings)).gpus
 
 
 def job_array(

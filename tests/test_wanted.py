@@ -1,20 +1,23 @@
-"""Commands that their tool would refuse, or pass over, stop the plan: whichever tool it is."""
+"""What the planner is told of a job: the commands that it will run; wrong ones stop the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from crboost.builders.step import Step
 from crboost.errors import PlanError
+from crboost.parameters import ProjectParameters
 from crboost.project import Project
 from crboost.settings import Settings
 from crboost.stages import STAGES, Context, SeriesInput
 from crboost.stages.base import DatasetStage
 from crboost.stages.cpu import FromStar
+from crboost.wanted import wanted_job
 
 TO_TOMOGRAMS = ["importmovies", "fsMotionAndCtf", "tsAlignment", "tsReconstruct"]
 AFTER = ["denoiseTrain", "denoisePredict", "membraneSegmentation", "templateMatching",
@@ -105,3 +108,37 @@ def test_what_a_user_writes_can_make_a_command_wrong(project: Project) -> None:
     nodes = [*TO_TOMOGRAMS, "templateMatching"]
     with pytest.raises(PlanError, match=r"--template takes a value, not 0"):
         project.plan(nodes, parameters, settings=Settings())
+
+
+NODE = "templateMatching"
+
+
+def gpu_ids(project: Path, scheduler: dict[str, object] | None, **values: object) -> list[str]:
+    """The GPUs that pytom is told to use."""
+    parameters = ProjectParameters.new("P", datetime(2026, 5, 1, tzinfo=UTC)).with_job(NODE)
+    parameters = parameters.with_values(
+        {
+            f"jobs.{NODE}.template_path": "template.mrc",
+            f"jobs.{NODE}.mask_path": "mask.mrc",
+            **{name.replace("__", "."): value for name, value in values.items()},
+        }
+    )
+    settings = Settings.model_validate({"scheduler": scheduler}) if scheduler is not None else None
+    wanted = wanted_job(project, NODE, parameters, settings)
+    assert wanted.problem is None
+    (argv,) = wanted.commands
+    return list(argv[argv.index("--gpu-ids") + 1 :])
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_pytom_is_told_of_the_gpus_that_it_gets(tmp_path: Path, array: bool) -> None:
+    """A task of an array has one GPU, however many the job would have had by itself."""
+    site = {"kind": "slurm", "array": array}
+    given = gpu_ids(tmp_path, site, computing__gpu_count=4)
+    assert given == (["0"] if array else ["0", "1", "2", "3"])
+
+
+def test_so_it_is_of_those_that_the_site_gives(tmp_path: Path) -> None:
+    site: dict[str, object] = {"kind": "slurm", "gpu_defaults": {"gpus": 2}}
+    assert gpu_ids(tmp_path, site) == ["0", "1"]
+    assert gpu_ids(tmp_path, None) == ["0"]

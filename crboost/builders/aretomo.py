@@ -6,7 +6,7 @@ but for the dark images: WarpTools keeps them all, here `dark_threshold` decides
 reconstructed (`-VolZ 0`).
 
 The tilt axis is fixed to the nominal one (`-TiltAxis a -1`): one axis for the dataset. `-Gpu 0` is
-the first GPU that the job was given; schedulers number them so.
+the one GPU that a tilt series is shown (`crboost.gpus`).
 """
 
 from __future__ import annotations

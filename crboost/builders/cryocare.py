@@ -90,7 +90,7 @@ def train(
     Args:
         halves: (even, odd) of each tomogram, project-relative.
         directory: project-relative; gets `denoising_model.tar.gz`.
-        gpus: how many the job has.
+        gpus: how many it is shown.
 
     Raises:
         ParameterError: the network cannot halve the subvolumes as often as it must.

@@ -29,7 +29,7 @@ def segment(
         tomogram: project-relative file; the outputs are called by its stem.
         voxel_size_angstrom: of the tomogram; its header may be wrong.
         directory: project-relative, for all files.
-        gpus: how many the job has; membrain-seg uses one of them.
+        gpus: how many it is shown; membrain-seg uses one of them.
 
     Raises:
         ParameterError: no model, or a size of membranes that are not told apart.

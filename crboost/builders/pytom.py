@@ -39,7 +39,7 @@ def match_template(
         tomogram: project-relative file; the outputs are called by its stem.
         voxel_size_angstrom: of the tomogram and the template.
         directory: project-relative, for all files.
-        gpus: how many the job has.
+        gpus: how many it is shown.
 
     Raises:
         ParameterError: no template, or no mask.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from crboost.scheduler.ask import Ask
 from crboost.scheduler.ask import ask as ask_slurm
 from crboost.scheduler.cluster import limits
-from crboost.scheduler.resources import Resources, request_layers
+from crboost.scheduler.resources import Resources, per_gpu, request_layers
 from crboost.scheduler.slurm_text import parse_squeue
 from crboost.scheduler.state import JobState, array_states
 from crboost.settings import ResourceRequest, SchedulerSettings
@@ -103,14 +103,8 @@ def task_spec(
             is what a task asks for.
         workers: processes that the user wants; None: one for each CPU.
     """
-    on_gpu = resources.gpus > 0
-    per_gpu = [
-        request.per_gpu
-        for request in request_layers(job_type, scheduler, on_gpu)
-        if request.per_gpu is not None
-    ]
     task = replace(resources, gpus=min(1, resources.gpus))
-    per_task = per_gpu[-1] if on_gpu and per_gpu else 1
+    per_task = per_gpu(job_type, scheduler) if task.gpus else 1
     return ArraySpec(throttle, per_task, workers or task.cpus, task)
 
 

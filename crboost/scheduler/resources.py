@@ -166,6 +166,16 @@ def request_layers(
     return layers
 
 
+def per_gpu(job_type: str, scheduler: SchedulerSettings) -> int:
+    """How many tilt series the site lets share one GPU in a job of this type."""
+    said = [
+        request.per_gpu
+        for request in request_layers(job_type, scheduler, uses_gpu=True)
+        if request.per_gpu is not None
+    ]
+    return said[-1] if said else 1
+
+
 def field_value(name: str, resources: Resources, scheduler: SchedulerSettings) -> str:
     """What a field of a submission template becomes; empty: the job does not ask for it.
 

@@ -53,6 +53,7 @@ class Context:
         input_star: the input's global table, project-relative; None for the import.
         python: interpreter for the embedded tools.
         workers: processes that one tilt series may use.
+        gpus: GPUs that the commands are shown, numbered from 0 on.
         other_inputs: the job's further inputs: name of the input slot -> project-relative file.
     """
 
@@ -63,6 +64,7 @@ class Context:
     python: str
     workers: int
     other_inputs: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
 
     def tool_directory(self, series: str) -> str:
         """Where the tool works on one tilt series, project-relative."""

@@ -13,7 +13,7 @@ from crboost.parameters import DenoisePredict, DenoiseTrain
 from crboost.results import read_results, whole_fingerprint, with_extra
 from crboost.stages.base import Context, SeriesInput
 from crboost.stages.cpu import FromStar
-from crboost.stages.tomograms import DENOISED, gpus, halves_of, map_header
+from crboost.stages.tomograms import DENOISED, halves_of, map_header
 from crboost.translate.output import SeriesOutput
 
 #: What a plan shows where the halves are not known yet.
@@ -41,7 +41,7 @@ class CryoCareTrain(FromStar):
         """Cut out subvolumes, train, pack the model."""
         job = context.parameters.job_as(DenoiseTrain)
         halves = [halves_of(one.global_row) or _EXAMPLE for one in series.values()]
-        return builder.train(halves, job, context.job, gpus(context))
+        return builder.train(halves, job, context.job, context.gpus)
 
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         """None."""
@@ -95,7 +95,7 @@ class CryoCarePredict(FromStar):
         even, odd = halves_of(series.global_row) or _EXAMPLE
         model = context.other_inputs.get("model", "<model>")
         directory = context.tool_directory(series.name)
-        return [builder.predict(even, odd, model, job, directory, gpus(context))]
+        return [builder.predict(even, odd, model, job, directory, context.gpus)]
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         """Look at what was made, and call it by the tilt series' name.

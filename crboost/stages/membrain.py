@@ -12,7 +12,7 @@ from crboost.errors import ProjectError, ToolError
 from crboost.parameters import MembraneSegmentation
 from crboost.stages.base import Context, SeriesInput
 from crboost.stages.cpu import FromStar
-from crboost.stages.tomograms import gpus, map_header, tomogram_of, voxel_size_angstrom
+from crboost.stages.tomograms import map_header, tomogram_of, voxel_size_angstrom
 from crboost.translate.output import SeriesOutput
 
 #: RELION has no such column; it keeps columns that it does not know.
@@ -51,7 +51,7 @@ class MembrainSegment(FromStar):
                 context.parameters,
                 context.parameters.job_as(MembraneSegmentation),
                 context.tool_directory(series.name),
-                gpus(context),
+                context.gpus,
             )
         ]
 

@@ -16,7 +16,7 @@ from crboost.parameters import ExtractCandidates, TemplateMatching
 from crboost.results import SeriesResult, read_result, result_file
 from crboost.stages.base import Context, SeriesInput
 from crboost.stages.cpu import FromStar
-from crboost.stages.tomograms import gpus, map_header, tomogram_of, voxel_size_angstrom
+from crboost.stages.tomograms import map_header, tomogram_of, voxel_size_angstrom
 from crboost.translate.candidates import (
     particle_rows,
     read_candidates,
@@ -71,7 +71,7 @@ class PytomMatch(FromStar):
                 context.parameters,
                 context.parameters.job_as(TemplateMatching),
                 context.tool_directory(series.name),
-                gpus(context),
+                context.gpus,
             )
         ]
 

@@ -1,4 +1,4 @@
-"""What the stages after the tomogram share: which file, how large, how many GPUs."""
+"""What the stages after the tomogram share: which file, and how large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from crboost.errors import FileFormatError
-from crboost.stages.base import Context
 
 DENOISED = "rlnTomoReconstructedTomogramDenoised"
 TOMOGRAM = "rlnTomoReconstructedTomogram"
@@ -38,12 +37,6 @@ def voxel_size_angstrom(row: Mapping[str, Any]) -> float:
     """Of a tomogram, from its row in the global table; 0 where that does not tell."""
     pixel_size = float(row.get("rlnTomoTiltSeriesPixelSize", 0))
     return pixel_size * float(row.get("rlnTomoTomogramBinning", 1))
-
-
-def gpus(context: Context) -> int:
-    """GPUs that the job has."""
-    job = context.parameters.job
-    return context.parameters.computing.gpu_count if getattr(job, "use_gpu", False) else 0
 
 
 def map_header(path: Path) -> tuple[tuple[int, int, int], float]:

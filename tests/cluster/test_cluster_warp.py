@@ -1,7 +1,8 @@
 """The whole way from movies to an averaged particle: real Slurm, Apptainer, RELION and schemer.
 
 WarpTools, cryoCARE and pytom are doubles, run in a container each as a site would; their jobs go
-to the GPU partition, not as arrays. The gold beads of the example data are the particles.
+to the GPU partition, with two GPUs each, not as arrays. The gold beads of the example data are the
+particles.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def chain(
                              pixel_size_angstrom=PIXEL, tilt_step_deg=6, defects=False)  # fmt: skip
     scheduler = {
         **site_sections["scheduler"],
-        "gpu_defaults": {"partition": "gpu", "gpus": 1, "cpus": 1},
+        "gpu_defaults": {"partition": "gpu", "gpus": 2, "cpus": 4},
     }
     tools = {
         **site_sections["tools"],
@@ -184,6 +185,28 @@ def test_warptools_ran_in_its_container_under_slurm(chain: Chain, relion_sif: An
                 assert argv[:2] == [str(relion_sif.apptainer.command), "exec"]
                 image = argv.index(str(relion_sif.image))
                 assert argv[image + 1] == load_settings().tools["warp"].executable
+
+
+def devices_shown(argv: list[str]) -> str:
+    """The GPUs that a container is shown."""
+    name = "CUDA_VISIBLE_DEVICES="
+    return next(word.removeprefix(name) for word in argv if word.startswith(name))
+
+
+@pytest.mark.parametrize("node", ["tsAlignment", "tsCtf", "tsReconstruct", "denoisePredict"])
+def test_each_tilt_series_has_a_gpu_to_itself(chain: Chain, node: str) -> None:
+    """Four CPUs once made four tilt series at once on the first of the two GPUs."""
+    results = read_results(chain.job(node))
+    shown = {name: {devices_shown(argv) for argv in one.commands} for name, one in results.items()}
+    assert sorted(shown.values(), key=sorted) == [{"0"}, {"1"}], shown
+
+
+def test_what_shares_out_gpus_itself_is_shown_both(chain: Chain) -> None:
+    for node in ("fsMotionAndCtf", "templateMatching"):
+        for one in read_results(chain.job(node)).values():
+            assert {devices_shown(argv) for argv in one.commands} == {"0,1"}, node
+    (argv,) = read_results(chain.job("templateMatching"))["TS_01"].commands
+    assert argv[argv.index("--gpu-ids") + 1 :][:2] == ["0", "1"]
 
 
 def test_beads_are_where_they_truly_are(chain: Chain) -> None:

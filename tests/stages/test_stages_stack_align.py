@@ -25,6 +25,8 @@ from crboost.run import Run
 from crboost.settings import Settings
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
+#: The doubles compute on CPUs: two tilt series at once on as many cores.
+TWO_ON_A_GPU = Settings.model_validate({"scheduler": {"gpu_defaults": {"per_gpu": 2}}})
 BIN = Path(__file__).parents[1] / "doubles" / "bin"
 PIXEL = 4.0
 KINDS: dict[str, dict[str, Any]] = {
@@ -43,7 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def run(project: Project, jobs: list[str], *, fail: str = "") -> dict[str, str]:
     plan = project.plan(jobs)
-    made = Run.create(project, plan, project.parameters(), Settings(), now=NOW)
+    made = Run.create(project, plan, project.parameters(), TWO_ON_A_GPU, now=NOW)
     code = "import sys; from crboost.cli import main; main()"
     subprocess.run(
         [sys.executable, "-c", code, "schemer", "run", str(project.directory), made.name],

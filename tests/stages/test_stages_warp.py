@@ -35,6 +35,8 @@ from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
 from crboost.wanted import wanted_job
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
+#: The doubles compute on CPUs: two tilt series at once on as many cores.
+TWO_ON_A_GPU = Settings.model_validate({"scheduler": {"gpu_defaults": {"per_gpu": 2}}})
 CHAIN = ["importmovies", "fsMotionAndCtf", "tsImport", "tsAlignment", "tsCtf", "tsReconstruct"]
 #: The same from an alignment that Warp did not make.
 FOREIGN = ["tsAlignment__2", "tsCtf__2", "tsReconstruct__2"]
@@ -52,7 +54,7 @@ def run(
     plan = project.plan(jobs, retry_failed=retry)
     if plan.is_empty:
         return {}
-    made = Run.create(project, plan, project.parameters(), Settings(), now=NOW)
+    made = Run.create(project, plan, project.parameters(), TWO_ON_A_GPU, now=NOW)
     code = "import sys; from crboost.cli import main; main()"
     environment = {
         **os.environ,
