@@ -141,7 +141,8 @@ def _write_job(
     resources = job_resources(parameters.effective(job.node), job_type, settings)
     array = job_array(parameters.effective(job.node), job_type, settings)
     if array is not None:
-        resources = _write_array(project, run, job.node, array, settings)
+        on_gpu = bool(getattr(parameters.effective(job.node).job, "dataset_uses_gpu", False))
+        resources = _write_array(project, run, job.node, array, settings, on_gpu=on_gpu)
     write_json(directory / RESOURCES_FILE, resources.to_dict())
     submission = submission_for(
         project,
@@ -172,9 +173,12 @@ def _write_job(
 
 
 def _write_array(
-    project: Path, run: str, node: str, array: ArraySpec, settings: Settings
+    project: Path, run: str, node: str, array: ArraySpec, settings: Settings, *, on_gpu: bool
 ) -> Resources:
     """Write how a job's tilt series become tasks; what the job itself asks for then.
+
+    Args:
+        on_gpu: the job itself has work for a GPU, with all tilt series, before the tasks.
 
     Raises:
         CrboostError: the tasks' template is missing, or would not work.
@@ -185,7 +189,7 @@ def _write_array(
     assert tasks is not None
     spec = replace(array, template=tasks.template)
     write_json(scheme_dir(project, run) / node / ARRAY_FILE, spec.to_dict())
-    return coordinator_resources(settings.scheduler)
+    return coordinator_resources(settings.scheduler, array.resources if on_gpu else None)
 
 
 def submission_for(

@@ -57,6 +57,26 @@ def test_the_job_is_small_and_its_tasks_are_what_the_job_was(project: Project) -
         assert read_json(run.directory / node / "resources.json")["memory_gb"] == 40
 
 
+@pytest.mark.parametrize(("rounds", "gpus"), [(2, 1), (0, 0)])
+def test_the_job_has_a_gpu_where_it_computes_on_one_itself(
+    project: Project, rounds: int, gpus: int
+) -> None:
+    """Warp's axis refinement runs in the coordinator, which never had a GPU."""
+    project.set_values(
+        {
+            "jobs.fsMotionAndCtf.tool": "warp",
+            f"jobs.{NODE}.tool": "warp",
+            f"jobs.{NODE}.axis_iter": rounds,
+        }
+    )
+    run = make_run(project, {**SLURM, "array": True, "gpu_defaults": {"partition": "gpu"}})
+    asked = read_json(run.directory / NODE / "resources.json")
+    assert (asked["gpus"], asked["partition"]) == (gpus, "gpu" if gpus else "cpu")
+    assert asked["time_limit_minutes"] == 600
+    job = read_job(run.directory / NODE / "job.star")
+    assert job.option("qsub_extra6") == ("gpu:1" if gpus else "")
+
+
 def test_the_plan_shows_it(project: Project) -> None:
     settings = Settings.model_validate({"scheduler": {**SLURM, "array": True}})
     planned = {job.node: job.resources for job in project.plan(NODES, settings=settings).jobs}

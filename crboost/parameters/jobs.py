@@ -389,6 +389,11 @@ class TsAlignment(WarpArguments):
         return (self.alignment_method or standard[self.tool]) if self.tool in standard else None
 
     @property
+    def dataset_uses_gpu(self) -> bool:
+        """Whether what is done once for all tilt series, before them, needs a GPU too."""
+        return self.tool == "warp" and self.axis_iter > 0
+
+    @property
     def alignment_pixel_size_angstrom(self) -> float:
         """`rescale_angpixs` of an effective job, never None."""
         return resolved(self.rescale_angpixs, "rescale_angpixs")

@@ -108,11 +108,17 @@ def task_spec(
     return ArraySpec(throttle, per_task, workers or task.cpus, task)
 
 
-def coordinator_resources(scheduler: SchedulerSettings) -> Resources:
+def coordinator_resources(
+    scheduler: SchedulerSettings, on_gpu: Resources | None = None
+) -> Resources:
     """What the job asks for that submits an array and waits for it.
 
     One CPU and 2 GB, where and for as long as other jobs run, unless `scheduler.coordinator` says
     otherwise.
+
+    Args:
+        on_gpu: what a task asks for, if the coordinator has work of the same kind to do before:
+            then it asks for that, where tasks run, for at least as long as the others.
     """
     base = ResourceRequest(
         partition=scheduler.defaults.partition,
@@ -125,7 +131,18 @@ def coordinator_resources(scheduler: SchedulerSettings) -> Resources:
     for request in (base, scheduler.coordinator):
         values |= request.model_dump(exclude_none=True, exclude={"site", "array", "per_gpu"})
     site = {**scheduler.defaults.site, **scheduler.coordinator.site}
-    return Resources(**{**values, "gpus": 0}, extra=site)
+    asked = Resources(**{**values, "gpus": values.get("gpus", 0) if on_gpu else 0}, extra=site)
+    if on_gpu is None:
+        return asked
+    limits_ = (asked.time_limit_minutes, on_gpu.time_limit_minutes)
+    return replace(
+        on_gpu,
+        cpus=max(asked.cpus, on_gpu.cpus),
+        memory_gb=max(asked.memory_gb or 0, on_gpu.memory_gb or 0),
+        gpus=max(asked.gpus, on_gpu.gpus),
+        time_limit_minutes=max((one for one in limits_ if one is not None), default=None),
+        extra={**on_gpu.extra, **scheduler.coordinator.site},
+    )
 
 
 def slices(tasks: Sequence[T], max_array_size: int) -> list[list[T]]:

@@ -94,6 +94,21 @@ class TestResources:
         assert (asked.partition, asked.cpus, asked.memory_gb, asked.gpus) == ("cpu", 1, 2, 0)
         assert (asked.time_limit_minutes, dict(asked.extra)) == (2880, {"account": "em"})
 
+    def test_a_coordinator_that_computes_first_asks_for_what_a_task_does(self) -> None:
+        task = Resources(cpus=4, memory_gb=24, time_limit_minutes=60, gpus=1, partition="gpu",
+                         constraint="a100", extra={"account": "em"})  # fmt: skip
+        site = scheduler(
+            defaults={"partition": "cpu", "time_limit_minutes": 90},
+            coordinator={"partition": "cpu", "time_limit_minutes": 2880, "cpus": 2},
+        )
+        asked = coordinator_resources(site, task)
+        assert (asked.partition, asked.constraint, asked.gpus) == ("gpu", "a100", 1)
+        assert (asked.cpus, asked.memory_gb, asked.time_limit_minutes) == (4, 24, 2880)
+        assert dict(asked.extra) == {"account": "em"}
+        assert coordinator_resources(scheduler(coordinator={"gpus": 2}), task).gpus == 2
+        # Where it only waits, a GPU would be lost on it.
+        assert coordinator_resources(scheduler(coordinator={"gpus": 2})).gpus == 0
+
     def test_other_schedulers_fields_are_not_disturbed(self) -> None:
         from crboost.parameters.computing import Computing
         from crboost.scheduler.resources import resources_for
