@@ -137,9 +137,9 @@ def _facts(job_type: JobType) -> str:
             else ("one tilt series after another, the tool uses the workers")
         )
         lines.append(f"- {over}")
-    lines.append(f"- asks a scheduler for {_needs(job_type)}")
         if any(_uses_gpu(job_type.name, tool) for tool in _tools(job_type)):
             lines.append(f"- with GPUs: {_WITH_GPUS[job_type.gpus_per_series]}")
+    lines.append(f"- asks a scheduler for {_needs(job_type)}")
     if job_type.is_prerequisite:
         lines.append("- added to a run by the planner, where another job needs it")
     if job_type.mpi > 1:

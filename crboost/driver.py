@@ -15,6 +15,8 @@ import platform
 import resource
 import signal
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,13 +31,13 @@ from crboost import __version__
 from crboost.builders.step import Step
 from crboost.catalogue import CATALOGUE, JobType
 from crboost.errors import CrboostError, ToolError
-from crboost.files import read_json, write_json
+from crboost.files import read_json, write_json, write_text
 from crboost.generate import RESOURCES_FILE
 from crboost.gpus import Share, granted, share, shown
 from crboost.job_directory import FAILURE_FILE, JOB_FILE, driver_lock
 from crboost.parameters import EffectiveParameters, job_type_of, read_parameters
 from crboost.plan import PLAN_FILE
-from crboost.process import Runner
+from crboost.process import Finished, Runner
 from crboost.relion.ledger import Node
 from crboost.relion.markers import ABORT_NOW, Marker, write_marker
 from crboost.relion.nodes import write_output_nodes
@@ -308,6 +310,7 @@ def run_series(
 
     Each has the GPUs of its place among them for itself, until it is done.
     """
+    left_out = _left_out_of_dataset(request)
     places: SimpleQueue[tuple[str, ...]] = SimpleQueue()
     for devices in job.share.devices:
         places.put(devices)
@@ -315,7 +318,7 @@ def run_series(
     def work(series: SeriesInput) -> SeriesResult:
         devices = places.get()
         try:
-            return _one(request, job, series, devices, runner)
+            return _one(request, job, series, devices, runner, left_out.get(series.name))
         finally:
             places.put(devices)
 
@@ -358,21 +361,36 @@ def _run_dataset(
     steps = stage.dataset_steps(context, usable)
     if not steps:
         return
-    creates = [name for step in steps for name in step.creates]
     inputs = {name: one.fingerprint for name, one in usable.items()}
     fingerprint = fingerprint_of([request.fingerprint, inputs])
     record = request.directory / DATASET_FILE
-    made = all((request.project / name).exists() for name in creates)
-    if made and record.is_file() and read_json(record).get("fingerprint") == fingerprint:
-        log(f"{', '.join(step.name for step in steps)}: done before")
+    if _is_dataset_done(request, fingerprint):
+        log(f"{', '.join(dict.fromkeys(step.name for step in steps))}: done before")
         return
     record.unlink(missing_ok=True)
     commands: list[list[str]] = []
+    made: list[str] = []
+    left_out: dict[str, str] = {}
     clock = time.monotonic()
     with _stopped_by_abort(request, runner):
         for step in steps:
-            log(f"{step.name}: {len(usable)} tilt series")
-            _run_step(request, job, step, job.devices, runner, commands, "all tilt series")
+            name = step.tilt_series
+            if name in left_out:
+                continue
+            log(f"{step.name}: {name or f'{len(usable)} tilt series'}")
+            subject = name or "all tilt series"
+            try:
+                _run_step(request, job, step, job.devices, runner, commands, subject)
+            except CrboostError as error:
+                if name is None:
+                    raise
+                left_out[name] = str(error)
+                continue
+            made += step.creates
+    found = stage.dataset_output(context, usable)
+    left_out = {**found.left_out, **left_out}
+    for name, reason in left_out.items():
+        log(f"{name} is left out: {reason}")
     write_json(
         record,
         {
@@ -380,9 +398,28 @@ def _run_dataset(
             "tilt_series": list(usable),
             "seconds": round(time.monotonic() - clock, 2),
             "commands": commands,
-            "outputs": creates,
+            "outputs": [*made, *found.outputs],
+            "left_out": left_out,
         },
     )
+
+
+def _is_dataset_done(request: Request, fingerprint: str) -> bool:
+    """Whether that was done with these parameters and inputs, and all that it made is there."""
+    path = request.directory / DATASET_FILE
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    made = record.get("outputs") or []
+    is_there = bool(made) and all((request.project / name).exists() for name in made)
+    return is_there and record.get("fingerprint") == fingerprint
+
+
+def _left_out_of_dataset(request: Request) -> Mapping[str, str]:
+    """Tilt series that had no part in what was done with all of them -> why."""
+    path = request.directory / DATASET_FILE
+    known: Mapping[str, str] = read_json(path).get("left_out", {}) if path.is_file() else {}
+    return known
 
 
 @contextmanager
@@ -417,8 +454,14 @@ def _one(
     series: SeriesInput,
     devices: Sequence[str],
     runner: Runner,
+    left_out: str | None,
 ) -> SeriesResult:
-    """One tilt series from input to result file. Its failure is a result, not an exception."""
+    """One tilt series from input to result file. Its failure is a result, not an exception.
+
+    Args:
+        devices: the GPUs that its commands are shown.
+        left_out: why it had no part in what was done with all tilt series.
+    """
     stage, context = job.stage, job.context
     started = datetime.now(UTC)
     clock = time.monotonic()
@@ -461,7 +504,11 @@ def _one(
     return result(
         status="done",
         metrics=output.metrics,
-        warnings=[*series.warnings, *output.warnings],
+        warnings=[
+            *series.warnings,
+            *([f"left out of what all tilt series decide together: {left_out}"] * bool(left_out)),
+            *output.warnings,
+        ],
         tilts=output.tilts,
         outputs=output.outputs,
         global_columns={**series.global_row, **output.global_columns},
@@ -491,8 +538,7 @@ def _run_step(
     commands.append(argv)
     prepare(request.project, step)
     kills = oom_kill_count()
-    directory = request.project / step.directory
-    finished = runner.run(argv, directory=directory, environment=step.environment)
+    finished = _run_command(request, runner, argv, step)
     if finished.code != 0 and kills != oom_kill_count():
         raise OutOfMemory(f"{subject}: {step.name} was killed for its memory")
     absent = [one for one in step.creates if not (request.project / one).exists()]
@@ -500,6 +546,21 @@ def _run_step(
         gone = f"; {absent[0]} was not written" if absent and not finished.code else ""
         redo = finished.code < 0 or _is_disk_full(finished.tail)
         raise _StepFailed(f"{step.name} failed with {finished.describe()}{gone}", redo=redo)
+
+
+def _run_command(request: Request, runner: Runner, argv: list[str], step: Step) -> Finished:
+    """Run a step's command; keep what it says in a file, where the step wants that."""
+    directory = request.project / step.directory
+    if step.stdout is None:
+        return runner.run(argv, directory=directory, environment=step.environment)
+    with tempfile.TemporaryFile() as said:
+        finished = runner.run(argv, directory=directory, environment=step.environment, output=said)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    sys.stdout.write(text)
+    if finished.code == 0:
+        write_text(request.project / step.stdout, text)
+    return finished
 
 
 def _is_disk_full(words: Iterable[str]) -> bool:

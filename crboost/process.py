@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 #: How much of a command's error output is kept for the message of its failure.
 TAIL_LINES = 30
@@ -65,11 +66,12 @@ class Runner:
         directory: Path,
         environment: Mapping[str, str],
         on_error_line: Callable[[str], object] = sys.stderr.write,
+        output: BinaryIO | None = None,
     ) -> Finished:
         """Run `argv` in `directory` and wait for it.
 
-        Its standard output goes where ours goes; its error output too, line by line, and the
-        last lines are kept. It dies with us, even if we are killed.
+        Its standard output goes to `output`, or where ours goes; its error output where ours
+        goes, line by line, and the last lines are kept. It dies with us, even if we are killed.
 
         Raises:
             FileNotFoundError: there is no such program.
@@ -83,6 +85,7 @@ class Runner:
                 cwd=directory,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
+                stdout=output,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",

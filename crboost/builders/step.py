@@ -22,6 +22,9 @@ class Step:
             before it runs.
         environment: variables to set on top of the driver's own.
         tool: which of the installation's tools the program belongs to; None: the job's.
+        stdout: file that its standard output goes to when it ends well; None: nowhere but the log.
+        tilt_series: of a step that a job takes once, before all tilt series: the one that is left
+            out of it when the step fails; None: the job fails.
     """
 
     name: str
@@ -33,3 +36,5 @@ class Step:
     creates: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     tool: str | None = None
+    stdout: str | None = None
+    tilt_series: str | None = None

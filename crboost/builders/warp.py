@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from crboost.builders.contract import PROGRAM, number
@@ -65,11 +66,15 @@ TOMOSTARS = "tomostar"
 SERIES_SETTINGS = "warp_tiltseries.settings"
 SERIES_FOLDER = "warp_tiltseries"
 HAND_FOLDER = "warp_hand"
+HAND_CHECK_FOLDER = "warp_hand_check"
 FOREIGN_ALIGNMENT = "alignment"
 IMPORTED_ALIGNMENT = "alignment_of_all"
 
 #: In the job's directory: what is done once, with all tilt series.
 DATASET = "warp_dataset"
+#: In there: what the stage settles on from what WarpTools left.
+AXIS_FILE = "axis.json"
+HAND_FILE = "hand.json"
 
 #: The installation's name for what runs with crboost's own interpreter.
 EMBEDDED_TOOL = "cpu"
@@ -281,7 +286,8 @@ def refine_axis(
 
     The axis is one number for a microscope session. Refined on single tilt series it would be as
     many, so this comes before them, and `align` is given the result: the mean AxisAngle of
-    `<job>/warp_dataset/axis/<series>.xml`.
+    `axis_files`. WarpTools fails if it fails on all tilt series; where it fails on some, their
+    files say so.
 
     Args:
         series: all tilt series, in order; the first `axis_batch` are used.
@@ -289,7 +295,7 @@ def refine_axis(
     """
     if job.axis_iter == 0 or not series:
         return []
-    used = list(series)[: job.axis_batch or None]
+    used = series[: job.axis_batch or None]
     out = f"{job_directory}/{DATASET}"
     first = imported[used[0].name]
     is_aretomo = _method(job).startswith("aretomo")
@@ -300,7 +306,19 @@ def refine_axis(
         *(("--axis_iter", str(job.axis_iter)) if is_aretomo else ("--do_axis_search",)),
         *_further(parameters, job.further_arguments),
     ]
-    return [_step("tilt axis", argv, out, clears=(f"{out}/axis",))]
+    return [_step("tilt axis", argv, out, clears=(f"{out}/axis", f"{out}/{AXIS_FILE}"))]
+
+
+def axis_files(names: Sequence[str], job: TsAlignment, job_directory: str) -> dict[str, str]:
+    """Tilt series that `refine_axis` uses -> the XML that WarpTools leaves of each.
+
+    Args:
+        names: of all tilt series, in order.
+    """
+    if job.axis_iter == 0:
+        return {}
+    used = names[: job.axis_batch or None]
+    return {name: f"{job_directory}/{DATASET}/axis/{name}.xml" for name in used}
 
 
 def import_alignment(
@@ -354,45 +372,39 @@ def import_alignment(
     return steps
 
 
-def hand_of_dataset(
-    job: TsCtf,
-    job_directory: str,
-    aligned: Mapping[str, str],
-    imported: Mapping[str, str],
-) -> list[Step]:
-    """What the images of all tilt series say of the defocus hand; none unless it is asked for.
+def check_hand(name: str, job_directory: str, out: str, imported: str, aligned: str) -> Step:
+    """What the images of one tilt series say of the defocus hand.
 
-    WarpTools correlates the defocus gradients of all tilt series with their geometry, so that it
-    needs them all at once. The answer is `AreAnglesInverted` in any
-    `<job>/warp_dataset/hand/<series>.xml`; what the tilt series themselves get, `ctf` writes.
+    WarpTools correlates the defocus gradients of the images with the tilts' geometry, and takes
+    the mean of all tilt series that it is given; but one that it cannot do that with ends the
+    command. So each is asked by itself, and the mean is ours (`translate/warp_hand.py`).
+
+    Result: what WarpTools says, in `hand_file`.
 
     Args:
-        aligned: tilt series -> folder with its `<series>.xml`, project-relative.
-        imported: tilt series -> its directory in the tsImport job.
+        name: the tilt series.
+        out: its own directory, project-relative.
+        imported: its directory in the tsImport job, project-relative.
+        aligned: folder with its aligned `<series>.xml`, project-relative.
     """
-    if job.defocus_hand != "auto" or not aligned:
-        return []
-    out = f"{job_directory}/{DATASET}"
-    names = list(aligned)
-    first = seen_from(out, f"{imported[names[0]]}/{SERIES_SETTINGS}")
+    said = hand_file(name, job_directory)
     argv = [
-        *(PROGRAM, "ts_defocus_hand", "--settings", first),
-        *_input_data(out, names, imported),
-        *("--input_processing", "aligned", "--output_processing", "hand", "--set_auto"),
+        *(
+            PROGRAM,
+            "ts_defocus_hand",
+            "--settings",
+            seen_from(out, f"{imported}/{SERIES_SETTINGS}"),
+        ),
+        *("--input_processing", seen_from(out, aligned)),
+        *("--output_processing", HAND_CHECK_FOLDER, "--check"),
     ]
-    return [
-        _step(
-            "defocus hand",
-            argv,
-            out,
-            clears=(f"{out}/aligned", f"{out}/hand"),
-            links={
-                f"{out}/aligned/{name}.xml": f"{folder}/{name}.xml"
-                for name, folder in aligned.items()
-            },
-            creates=tuple(f"{out}/hand/{name}.xml" for name in names),
-        )
-    ]
+    step = _step("defocus hand", argv, out, clears=(f"{out}/{HAND_CHECK_FOLDER}",), creates=(said,))
+    return replace(step, stdout=said, tilt_series=name)
+
+
+def hand_file(name: str, job_directory: str) -> str:
+    """What WarpTools said of the defocus hand of a tilt series."""
+    return f"{job_directory}/{DATASET}/hand/{name}.txt"
 
 
 def ctf(

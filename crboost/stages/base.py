@@ -71,6 +71,19 @@ class Context:
         return f"{self.job}/{self.parameters.job.tool}/{series}"
 
 
+@dataclass(frozen=True)
+class DatasetOutput:
+    """What a job's commands on all tilt series together have left.
+
+    Attributes:
+        outputs: files, project-relative; when one of them is gone the commands run again.
+        left_out: tilt series that had no part in it -> why.
+    """
+
+    outputs: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
 class Stage(Protocol):
     """One job type done with one tool."""
 
@@ -95,7 +108,16 @@ class DatasetStage(Protocol):
         """The commands, in order. Pure.
 
         They run again only when the job's parameters, the fingerprint of a tilt series that is
-        neither skipped nor a problem, or what they made, have changed.
+        neither skipped nor a problem, or what they made, have changed. Where one is about a single
+        tilt series (`Step.tilt_series`), its failure leaves out that tilt series alone.
+        """
+        ...
+
+    def dataset_output(self, context: Context, series: Mapping[str, SeriesInput]) -> DatasetOutput:
+        """Read what the commands left, and settle what follows from it.
+
+        Raises:
+            ToolError: nothing does; the job fails then.
         """
         ...
 

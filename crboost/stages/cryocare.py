@@ -11,7 +11,7 @@ from crboost.builders.step import Step
 from crboost.errors import CrboostError, ProjectError, ToolError
 from crboost.parameters import DenoisePredict, DenoiseTrain
 from crboost.results import read_results, whole_fingerprint, with_extra
-from crboost.stages.base import Context, SeriesInput
+from crboost.stages.base import Context, DatasetOutput, SeriesInput
 from crboost.stages.cpu import FromStar
 from crboost.stages.tomograms import DENOISED, halves_of, map_header
 from crboost.translate.output import SeriesOutput
@@ -42,6 +42,10 @@ class CryoCareTrain(FromStar):
         job = context.parameters.job_as(DenoiseTrain)
         halves = [halves_of(one.global_row) or _EXAMPLE for one in series.values()]
         return builder.train(halves, job, context.job, context.gpus)
+
+    def dataset_output(self, context: Context, series: Mapping[str, SeriesInput]) -> DatasetOutput:
+        """The model, which the steps themselves answer for."""
+        return DatasetOutput()
 
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         """None."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from crboost.builders import warp as builder
 from crboost.builders.series_values import TiltSeries, optics_of
 from crboost.builders.step import Step
 from crboost.errors import CrboostError, FileFormatError, ToolError
+from crboost.files import read_json, write_json
 from crboost.parameters import FsMotionAndCtf, TsAlignment, TsCtf, TsImport, TsReconstruct
-from crboost.stages.base import Context, SeriesInput
+from crboost.stages.base import Context, DatasetOutput, SeriesInput
 from crboost.stages.cpu import FromStar
 from crboost.stages.tomograms import map_header
 from crboost.tilt_name import tilt_name
@@ -36,6 +38,7 @@ from crboost.translate.warp_frame_series import (
     read_frame_series_of,
     read_motion_angstrom,
 )
+from crboost.translate.warp_hand import correlation_in, is_flipped
 from crboost.translate.warp_tilt_series import (
     WarpTiltSeries,
     deformation_warnings,
@@ -184,6 +187,33 @@ class WarpAlign(FromStar):
             {name: _source(one).imported for name, one in series.items()},
         )
 
+    def dataset_output(self, context: Context, series: Mapping[str, SeriesInput]) -> DatasetOutput:
+        """The mean axis of the tilt series that it was refined on.
+
+        Raises:
+            ToolError: there is none.
+        """
+        job = context.parameters.job_as(TsAlignment)
+        files = builder.axis_files(list(series), job, context.job)
+        axes: dict[str, float] = {}
+        left_out: dict[str, str] = {}
+        for name, file in files.items():
+            axis = _axis_deg(context.project / file)
+            if isinstance(axis, str):
+                left_out[name] = f"the tilt axis was not refined on it: {axis}"
+            else:
+                axes[name] = axis
+        mean = mean_axis_deg(list(axes.values()))
+        if mean is None:
+            raise ToolError(
+                f"the tilt axis could be refined on none of {len(files)} tilt series. "
+                + "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3]),
+                hint="let axis_batch take more tilt series, or set axis_iter to 0",
+            )
+        settled = f"{context.job}/{builder.DATASET}/{builder.AXIS_FILE}"
+        write_json(context.project / settled, {"tilt_axis_deg": mean, "tilt_series": axes})
+        return DatasetOutput([*(files[name] for name in axes), settled], left_out)
+
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         job = context.parameters.job_as(TsAlignment)
         return builder.align(
@@ -262,15 +292,48 @@ class WarpCtf(FromWarp):
     """tsCtf: the CTF of tilt series as a whole, and the defocus hand."""
 
     def dataset_steps(self, context: Context, series: Mapping[str, SeriesInput]) -> Sequence[Step]:
-        """What all tilt series say of the defocus hand, if the parameters ask for that."""
-        job = context.parameters.job_as(TsCtf)
+        """What each tilt series says of the defocus hand, if the parameters ask for that."""
+        if context.parameters.job_as(TsCtf).defocus_hand != "auto":
+            return []
         steps: list[Step] = []
-        folders = {}
         for name, one in series.items():
-            before, folders[name] = self.aligned(context, one)
-            steps += before if job.defocus_hand == "auto" else []
-        imported = {name: _source(one).imported for name, one in series.items()}
-        return [*steps, *builder.hand_of_dataset(job, context.job, folders, imported)]
+            try:
+                before, folder = self.aligned(context, one)
+            except CrboostError:  # what ails it is told where the tilt series itself is done
+                continue
+            steps += [replace(step, tilt_series=name) for step in before]
+            out = context.tool_directory(name)
+            steps.append(builder.check_hand(name, context.job, out, _source(one).imported, folder))
+        if steps:  # nothing that a tilt series said in an earlier start counts
+            old = f"{context.job}/{builder.DATASET}"
+            steps[0] = replace(steps[0], clears=(*steps[0].clears, old))
+        return steps
+
+    def dataset_output(self, context: Context, series: Mapping[str, SeriesInput]) -> DatasetOutput:
+        """The hand that the tilt series agree on.
+
+        Raises:
+            ToolError: not one of them says anything.
+        """
+        said: dict[str, float] = {}
+        left_out: dict[str, str] = {}
+        for name in series:
+            path = context.project / builder.hand_file(name, context.job)
+            found = correlation_in(path.read_text(encoding="utf-8")) if path.is_file() else None
+            if found is None:
+                left_out[name] = "WarpTools did not say which defocus hand it has"
+            else:
+                said[name] = found
+        flip = is_flipped(list(said.values()))
+        if flip is None:
+            raise ToolError(
+                f"{len(said)} of {len(series)} tilt series say something of the defocus hand, and "
+                "nothing follows from it",
+                hint="fsMotionAndCtf must fit a local CTF (c_grid 2x2x1); or set defocus_hand",
+            )
+        settled = f"{context.job}/{builder.DATASET}/{builder.HAND_FILE}"
+        write_json(context.project / settled, {"flip": flip, "correlations": said})
+        return DatasetOutput([settled], left_out)
 
     def steps(self, context: Context, series: SeriesInput) -> Sequence[Step]:
         job = context.parameters.job_as(TsCtf)
@@ -282,7 +345,7 @@ class WarpCtf(FromWarp):
             context.tool_directory(series.name),
             _source(series).imported,
             folder,
-            flip=_flip(context, job, series.name),
+            flip=_flip(context, job),
         )
         return [*before, *fit]
 
@@ -447,26 +510,56 @@ def _read_xml(context: Context, series: SeriesInput, folder: str) -> WarpTiltSer
     return found
 
 
+def _axis_deg(path: Path) -> float | str:
+    """The tilt axis that WarpTools found for a tilt series, or why it did not."""
+    if not path.is_file():
+        return f"{path.name} was not written"
+    try:
+        found = read_warp_tilt_series(path)
+    except FileFormatError as error:
+        return str(error)
+    if found.problem is not None:
+        return found.problem
+    axis = mean_axis_deg([tilt.axis_deg for tilt in found.used]) if found.aligned else None
+    return "WarpTools left it unaligned" if axis is None else axis
+
+
 def _refined_axis_deg(context: Context) -> float | None:
-    """The tilt axis that was refined for the dataset; None before that."""
-    folder = context.project / context.job / builder.DATASET / "axis"
-    angles = [
-        tilt.axis_deg
-        for path in sorted(folder.glob("*.xml"))
-        for one in [read_warp_tilt_series(path)]
-        if one.problem is None
-        for tilt in one.used
-    ]
-    return mean_axis_deg(angles)
+    """The tilt axis that was refined for the dataset; None where there is no job yet.
+
+    Raises:
+        ToolError: it was not refined.
+    """
+    found = _settled(context, builder.AXIS_FILE)
+    return None if found is None else float(found["tilt_axis_deg"])
 
 
-def _flip(context: Context, job: TsCtf, name: str) -> bool:
-    """AreAnglesInverted: as the parameters say, or as the dataset did."""
+def _flip(context: Context, job: TsCtf) -> bool:
+    """AreAnglesInverted: as the parameters say, or as the dataset did.
+
+    Raises:
+        ToolError: the dataset was not asked.
+    """
     told = job.is_flipped(acquisition_says=context.parameters.acquisition.invert_defocus_hand)
     if told is not None:
         return told
-    path = context.project / context.job / builder.DATASET / "hand" / f"{name}.xml"
-    return path.is_file() and read_warp_tilt_series(path).are_angles_inverted
+    found = _settled(context, builder.HAND_FILE)
+    return found is not None and bool(found["flip"])
+
+
+def _settled(context: Context, name: str) -> Mapping[str, Any] | None:
+    """What a job settled for all tilt series; None where there is no job yet, but a plan.
+
+    Raises:
+        ToolError: the job did not settle it.
+    """
+    job = context.project / context.job
+    path = job / builder.DATASET / name
+    if path.is_file():
+        return read_json(path)  # type: ignore[no-any-return]
+    if not job.is_dir():
+        return None
+    raise ToolError(f"{context.job}/{builder.DATASET}/{name} is gone: start the job again")
 
 
 def _image(row: Row) -> str:

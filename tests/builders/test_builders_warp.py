@@ -146,7 +146,7 @@ def every_command() -> list[Step]:
             pixel_size_angstrom=10.8,
             python="python",
         ),
-        *warp.hand_of_dataset(TsCtf(defocus_hand="auto"), "External/job005", imported, imported),
+        warp.check_hand("TS_01", "External/job005", OUT, IMPORTED, IMPORTED),
     ]
     for method in ("aretomo2", "etomo_patches", "etomo_fiducials", "aretomo3"):
         chosen = {"jobs.tsAlignment.alignment_method": method}
@@ -248,7 +248,7 @@ def test_each_tilt_series_has_its_own_place() -> None:
         of_dataset = step.directory.endswith("/warp_dataset")
         assert of_dataset or step.directory.endswith("/warp/TS_01")
         for name in (*step.clears, *step.creates, *step.files, *step.links):
-            assert name.startswith(f"{step.directory}/")
+            assert name.startswith(f"{step.directory}/") or name == step.stdout
     one, two = (warp.frames(TiltSeries(name, GLOBAL, []), seen, job, f"External/job002/warp/{name}")
                 for seen in [effective("fsMotionAndCtf")]
                 for job in [seen.job_as(FsMotionAndCtf)]
@@ -564,6 +564,9 @@ def test_the_axis_of_imod_is_refined_once_too() -> None:
     job = seen.job_as(TsAlignment)
     (step,) = warp.refine_axis([series()], seen, job, "External/job004", {"TS_01": IMPORTED})
     assert "--do_axis_search" in step.argv
+    found = warp.axis_files(["TS_01", "TS_02"], job, "External/job004")
+    assert list(found) == ["TS_01", "TS_02"]  # axis_batch 0: all
+    assert found["TS_02"] == "External/job004/warp_dataset/axis/TS_02.xml"
     assert options(align(axis_deg=84.9, **imod)[0].argv)["--initial_axis"] == "84.9"
 
 
@@ -614,19 +617,20 @@ def test_the_hand_is_set_before_the_ctf_and_reaches_it() -> None:
     assert "--set_noflip" in ctf(flip=False)[0].argv
 
 
-def test_the_hand_is_asked_of_all_tilt_series_at_once() -> None:
-    names = ("TS_01", "TS_02")
-    imported = {name: f"External/job003/warp/{name}" for name in names}
-    aligned = {name: f"External/job004/warp/{name}/warp_tiltseries" for name in names}
-    job = TsCtf(defocus_hand="auto")
-    (step,) = warp.hand_of_dataset(job, "External/job005", aligned, imported)
-    assert step.links == {
-        f"External/job005/warp_dataset/aligned/{name}.xml": f"{aligned[name]}/{name}.xml"
-        for name in names
-    }
-    assert "--set_auto" in step.argv
-    assert step.creates == tuple(f"External/job005/warp_dataset/hand/{n}.xml" for n in names)
-    assert warp.hand_of_dataset(TsCtf(), "External/job005", aligned, imported) == []
+def test_each_tilt_series_is_asked_for_its_hand_by_itself() -> None:
+    """Asked together, one that cannot tell ends the command for all of them."""
+    aligned = "External/job004/warp/TS_02/warp_tiltseries"
+    imported = "External/job003/warp/TS_02"
+    out = "External/job005/warp/TS_02"
+    step = warp.check_hand("TS_02", "External/job005", out, imported, aligned)
+    assert step.argv == (
+        *("WarpTools", "ts_defocus_hand", "--settings"),
+        *("../../../job003/warp/TS_02/warp_tiltseries.settings", "--input_processing"),
+        *("../../../job004/warp/TS_02/warp_tiltseries", "--output_processing", "warp_hand_check"),
+        "--check",
+    )
+    assert (step.directory, step.tilt_series) == (out, "TS_02")
+    assert step.creates == (step.stdout,) == ("External/job005/warp_dataset/hand/TS_02.txt",)
 
 
 def test_a_ctf_is_not_fitted_beyond_nyquist() -> None:

@@ -31,7 +31,7 @@ from doubles.failing import is_to_fail
 
 from crboost.builders.contract import check, contract
 from crboost.cpu.fourier import bin_image
-from crboost.cpu.io import apply_gain, read_gain, read_movie
+from crboost.cpu.io import apply_gain, read_gain, read_movie, read_mrc
 from crboost.translate.alignment import TiltAlignment
 from crboost.translate.defocus import Defocus
 from crboost.translate.image_stack import ImageStack
@@ -49,7 +49,7 @@ from crboost.translate.warp_tilt_series import (
     warp_alignments,
     write_warp_tilt_series,
 )
-from crboost.translate.warp_xml import movie_stem
+from crboost.translate.warp_xml import Grid, movie_stem
 
 Options = dict[str, Any]
 
@@ -128,7 +128,7 @@ def opened(options: Options) -> Job:
     before = Path(options["input_processing"]) if options["input_processing"] else own
     after = Path(options["output_processing"]) if options["output_processing"] else before
     if options["input_data"]:
-        items = [Path(one) for one in options["input_data"]]
+        items = sorted(Path(one) for one in options["input_data"])
     else:
         items = sorted(p for p in data.glob("*") if fnmatch.fnmatch(p.name, settings["Extension"]))
     items = [item for item in items if not deselected(before / f"{item.stem}.xml")]
@@ -208,6 +208,7 @@ def create_settings(o: Options) -> int:
 
 def fs_motion_and_ctf(o: Options) -> int:
     job = opened(o)
+    o["pixel_size"] = job.pixel
     out = job.processing_out
     folders = [out / "average", out / "powerspectrum"]
     folders += [out / "average" / half for half in ("even", "odd")]
@@ -300,6 +301,7 @@ def fs_motion_and_ctf(o: Options) -> int:
         (out / "average" / f"{item.stem}_motion.json").write_text(
             json.dumps({"0": {"x": track[:, 1].tolist(), "y": track[:, 0].tolist()}})
         )
+        average, _ = read_mrc(out / "average" / f"{item.stem}.mrc")
         u, v = found["defocus_u_angstrom"], found["defocus_v_angstrom"]
         defocus = Defocus((u + v) / 2e4, (u - v) / 1e4, found["defocus_angle_deg"])
         steps = np.hypot(*np.diff(track, axis=0).T)
@@ -307,6 +309,7 @@ def fs_motion_and_ctf(o: Options) -> int:
             out / f"{item.stem}.xml",
             replace(
                 base(item, defocus),
+                grid_ctf_defocus_um=local_defocus_um(average.astype(np.float32), (u + v) / 2, o),
                 ctf_resolution_angstrom=found["ctf_max_resolution_angstrom"],
                 mean_frame_movement_angstrom=float(steps[: max(1, len(steps) // 3)].mean()),
             ),
@@ -319,6 +322,35 @@ def fs_motion_and_ctf(o: Options) -> int:
         )
 
     return each(job, work, failed)
+
+
+def local_defocus_um(image: np.ndarray, mean_angstrom: float, o: Options) -> Grid | None:
+    """The defocus over an image as the plane that its four halves fit; None with a 1x1 grid."""
+    width, height, _ = (int(n) for n in o["c_grid"].split("x"))
+    if width * height == 1:
+        return None
+    from crboost.cpu.ctf import Optics, fit_ctf, power_spectrum
+
+    optics = Optics(o["c_voltage"], o["c_cs"], o["c_amplitude"])
+    middle = [length // 2 for length in image.shape]
+    halves = (image[:, middle[1] :], image[:, : middle[1]], image[middle[0] :], image[: middle[0]])
+
+    def fitted(half: np.ndarray) -> float:
+        return fit_ctf(
+            power_spectrum(half, min(half.shape)),
+            o["pixel_size"],
+            optics,
+            resolution_angstrom=(o["c_range_min"], o["c_range_max"]),
+            defocus_range_angstrom=(mean_angstrom - 1500, mean_angstrom + 1500),
+        ).defocus_angstrom
+
+    right, left, top, bottom = map(fitted, halves)
+    values = tuple(
+        (mean_angstrom + 2 * (x - 0.5) * (right - left) + 2 * (y - 0.5) * (top - bottom)) / 1e4
+        for y in np.linspace(0, 1, height)
+        for x in np.linspace(0, 1, width)
+    )
+    return Grid(width, height, 1, values)
 
 
 def ts_import(o: Options) -> int:
@@ -410,6 +442,16 @@ def fail_item(job: Job) -> Callable[[Path], None]:
     return failed
 
 
+def mean_axis(angles: Sequence[float]) -> float:
+    """Of the items' tilt axes: the mean direction, of more than three the geometric median."""
+    vectors = np.array([(np.cos(a), np.sin(a)) for a in np.radians(angles)])
+    middle = vectors.mean(axis=0)
+    for _ in range(100 if len(vectors) > 3 else 0):
+        weights = 1 / np.maximum(np.linalg.norm(vectors - middle, axis=1), 1e-9)
+        middle = (vectors * weights[:, None]).sum(axis=0) / weights.sum()
+    return float(np.degrees(np.arctan2(middle[1], middle[0])))
+
+
 def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int:
     job = opened(o)
     axes: dict[str, float] = {}
@@ -451,13 +493,31 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
         }
 
     given = o.get("axis") if o.get("axis") is not None else o.get("initial_axis")
-    if o.get("axis_iter") or o.get("do_axis_search"):
+    rounds = o.get("axis_iter") or int(bool(o.get("do_axis_search")))
+    lost: set[Path] = set()
+    for number in range(rounds):
+        # Every item begins with its nominal axis, and keeps that where it fails.
         used = job.items[: o.get("axis_batch") or None]
+        if given is None:
+            given = mean_axis([read_item(job, item).tilts[0].axis_deg for item in job.items])
+        print(f"Current tilt axis angle: {given:.3f} °")
+        print(f"Running iteration {number + 1} of tilt axis refinement:")
         for item in used:
-            aligned(item, given)
-        given = float(np.mean([axes[item.stem] for item in used]))
+            axes.setdefault(item.stem, read_item(job, item).tilts[0].axis_deg)
+            try:
+                if is_to_fail(item.stem):
+                    raise RuntimeError("DOUBLES_FAIL")
+                aligned(item, given)
+            except Exception as error:
+                print(f"Failed to process {item}, marked as unselected.\n{error}", file=sys.stderr)
+                lost.add(item)
+        if len(lost) == len(used):
+            raise RuntimeError("All items failed to process. Check logs for more info.")
+        given = mean_axis([axes[item.stem] for item in used])
 
     def work(item: Path) -> None:
+        if item in lost:  # aligned in the end or not, it stays deselected
+            raise RuntimeError("it failed before")
         series = read_item(job, item)
         found = aligned(item, given)
         size = size_of(image_of(item, series.tilts[0]))
@@ -467,7 +527,7 @@ def ts_aretomo(o: Options, *, local: str = ".st.aln", mode: str = "auto") -> int
             found.get(t.name) or TiltAlignment(0.0, -t.angle_deg, axis, 0.0, 0.0)
             for t in series.tilts
         ]
-        if o.get("axis_iter") and given is not None:
+        if rounds and given is not None:
             whole = [replace(one, z_rot_deg=given) for one in whole]
         odd = [(length % 2) / 2 * job.pixel for length in size]
         tilts = tuple(
@@ -586,15 +646,80 @@ def ts_import_alignments(o: Options) -> int:
     return each(job, work, fail_item(job))
 
 
+def hand_correlation(job: Job, item: Path) -> float:
+    """How the defocus gradients across the images go with the depths of the specimen's ends."""
+    if is_to_fail(item.stem):
+        raise RuntimeError("DOUBLES_FAIL")
+    series = read_warp_tilt_series(job.processing_in / f"{item.stem}.xml")
+    size = size_of(image_of(item, series.tilts[0]))
+    alignments = warp_alignments(series, size, job.tomogram_px, job.pixel)
+    width, height = (length * job.pixel for length in job.tomogram_px[:2])
+    first_y: list[float] = []
+    measured, assumed = [], []
+    for tilt in series.used:
+        movie = item.parent / tilt.movie
+        grid = read_frame_series(movie.with_name(f"{movie.stem}.xml")).grid_ctf_defocus_um
+        if grid is None or len(grid.values) < 2:
+            raise RuntimeError(
+                "One or more tilt movies don't have local defocus information. Please run fs_ctf "
+                "on all individual tilt movies using a 2x2x1 grid."
+            )
+        one = alignments[tilt.name]
+        assert isinstance(one, TiltAlignment)
+        turned = np.asarray(one.rotation()) @ np.array([[-width / 2, 0, 0], [width / 2, 0, 0]]).T
+        x = (turned[0] + one.x_shift_angstrom) / width + 0.5
+        y = (turned[1] + one.y_shift_angstrom) / height + 0.5
+        first_y = first_y or y.tolist()  # Warp takes the y of the first tilt for all
+        ends = [interpolated(grid, x[end], first_y[end]) for end in (0, 1)]
+        measured.append(ends[1] - ends[0])
+        assumed.append((turned[2][1] - turned[2][0]) / 1e4)
+    return float(np.mean(normalized(measured) * normalized(assumed)))
+
+
+def interpolated(grid: Grid, x: float, y: float) -> float:
+    """A grid's value at a place in [0, 1] of the image, between its nodes or at its edge."""
+    values = np.array(grid.values).reshape(grid.depth, grid.height, grid.width)[0]
+    for length in (grid.height, grid.width):  # y, then x
+        at = np.clip((y if values.ndim == 2 else x) * (length - 1), 0, length - 1)
+        low = min(int(at), length - 2) if length > 1 else 0
+        high = min(low + 1, length - 1)
+        values = values[low] + (at - low) * (values[high] - values[low])
+    return float(values)
+
+
+def normalized(values: Sequence[float]) -> np.ndarray:
+    """With mean 0 and standard deviation 1."""
+    all_of_them = np.array(values)
+    return (all_of_them - all_of_them.mean()) / all_of_them.std()
+
+
 def ts_defocus_hand(o: Options) -> int:
+    ways = ("check", "set_auto", "set_flip", "set_noflip", "set_switch")
+    if sum(bool(o[way]) for way in ways) != 1:
+        raise ValueError("Choose exactly 1 of the options")
     job = opened(o)
-    if o["set_auto"] or o["check"]:
-        raise ValueError("this double cannot tell the hand: its frame series have no local CTF")
+    automatic = False
+    if o["check"] or o["set_auto"]:
+        print("Checking defocus handedness for all tilt series...")
+        # The first that cannot be told from ends the command.
+        mean = float(np.mean([hand_correlation(job, item) for item in job.items]))
+        print(f"Average correlation: {mean:.3f}")
+        if not mean < 0 and not mean > 0:
+            raise ValueError("The average correlation is 0, which shouldn't happen")
+        automatic = mean < 0
+        sign, hand = ("negative", "flip") if automatic else ("positive", "no flip")
+        print(
+            f"The average correlation is {sign}, which means that the defocus handedness should "
+            f"be set to '{hand}'"
+        )
+        if o["check"]:
+            return 0
+        print(f"Setting defocus handedness to '{hand}' for all tilt series...")
 
     def work(item: Path) -> None:
         xml = job.processing_in / f"{item.stem}.xml"
         series = read_warp_tilt_series(xml)
-        flip = not series.are_angles_inverted if o["set_switch"] else o["set_flip"]
+        flip = not series.are_angles_inverted if o["set_switch"] else o["set_flip"] or automatic
         write_warp_tilt_series(
             job.processing_out / xml.name, replace(series, are_angles_inverted=flip)
         )

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,14 @@ import numpy as np
 import pytest
 import starfile
 
+from crboost.catalogue import CATALOGUE
 from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
 from crboost.cpu.geometry import TiltAlignment
 from crboost.cpu.io import read_movie, read_mrc, write_mrc, write_tiff_movie
-from crboost.parameters import ProjectParameters
+from crboost.driver import Request, run_job
+from crboost.files import read_json
+from crboost.job_directory import read_failure
+from crboost.parameters import ProjectParameters, write_parameters
 from crboost.project import Project
 from crboost.results import read_results
 from crboost.run import Run
@@ -32,6 +38,8 @@ from crboost.settings import Settings
 from crboost.stages.base import Context
 from crboost.stages.cpu import FromStar
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
+from crboost.translate.warp_frame_series import read_frame_series, write_frame_series
+from crboost.translate.warp_xml import Grid
 from crboost.wanted import wanted_job
 
 NOW = datetime(2026, 5, 1, 10, 0, 0, tzinfo=UTC)
@@ -125,6 +133,7 @@ def made_project(directory: Path, data: Path, **values: object) -> Project:
             "jobs.tsAlignment.tool": "warp",
             "jobs.tsAlignment.rescale_angpixs": PIXEL,
             "jobs.tsCtf.range_min_max": "30:9",
+            "jobs.tsCtf.defocus_hand": "auto",
             "jobs.fsMotionAndCtf.c_range_min_max": "40:9",
             "jobs.tsReconstruct.tool": "warp",
             "jobs.tsReconstruct.rescale_angpixs": VOXEL,
@@ -418,3 +427,120 @@ def test_the_hand_is_set_as_the_acquisition_says(
     commands = wanted_job(tmp_path, "tsCtf", told, None).commands
     (hand,) = [argv for argv in commands if "ts_defocus_hand" in argv]
     assert hand[-1] == option
+
+
+# --- what all tilt series decide together --------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project to change, with the double in this process' own PATH."""
+    shutil.copytree(project.directory, tmp_path / "P", symlinks=True)
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOUBLES_PYTHON", sys.executable)
+    return Project(tmp_path / "P")
+
+
+def job_of(project: Project, node: str, source: str, **values: object) -> Request:
+    """A further job of a type that was done before, with other parameters."""
+    project.set_values({f"jobs.{node}.{name}": value for name, value in values.items()})
+    parameters = project.parameters()
+    snapshot = project.directory / "Schemes" / "run_test" / "project_params.json"
+    write_parameters(snapshot, parameters)
+    star = {
+        one.node: f"{one.name}/{CATALOGUE[one.node].main_output.file}" for one in project.history()
+    }
+    return Request(
+        project.directory, "External/job099", snapshot, node, parameters.fingerprint(node),
+        star[source], 1, sys.executable, {"in_coords": star["tsImport"]},
+    )  # fmt: skip
+
+
+def done(request: Request) -> list[str]:
+    """Run it as the driver does; what it logged."""
+    log: list[str] = []
+    with chdir(request.project):
+        run_job(request, log=log.append)
+    return log
+
+
+def test_one_axis_is_refined_on_the_tilt_series_that_can_be(
+    copy: Project, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = job_of(copy, "tsAlignment", "tsImport", axis_iter=1, axis_batch=2)
+    monkeypatch.setenv("DOUBLES_FAIL", "TS_02,TS_03")
+    log = done(request)
+    results = read_results(request.directory)
+    assert {name: one.status for name, one in results.items()} == {
+        "TS_01": "done",
+        "TS_02": "failed",
+        "TS_03": "failed",
+    }
+    record = read_json(request.directory / "dataset.json")
+    assert list(record["left_out"]) == ["TS_02"]
+    assert "TS_02 is left out: the tilt axis was not refined on it" in "\n".join(log)
+    # The axis is that of TS_01, not the nominal one, and what the tilt series are given.
+    (truth,) = [one for one in json.loads((data / "truth.json").read_text())["series"]
+                if one["name"] == "TS_01"]  # fmt: skip
+    settled = read_json(request.directory / "warp_dataset" / "axis.json")
+    assert list(settled["tilt_series"]) == ["TS_01"]
+    axis = settled["tilt_axis_deg"]
+    assert axis == pytest.approx(truth["tilt_axis_deg"], abs=0.3)
+    assert abs(axis - 85.0) > 0.05
+    for one in results.values():
+        (argv,) = one.commands
+        assert float(argv[argv.index("--axis") + 1]) == pytest.approx(axis, abs=0.001)
+
+    # Without the files there is no axis, and no job that goes on as if there were.
+    shutil.rmtree(request.directory / "warp_dataset" / "axis")
+    monkeypatch.setenv("DOUBLES_FAIL", "TS_0")
+    log = done(request)
+    assert not any("done before" in line and "tilt axis" in line for line in log)
+    failure = read_failure(request.directory)
+    assert failure is not None
+    assert failure[0] == "tool_error"
+    assert "tilt axis failed with exit code" in failure[1]
+
+
+def frame_xmls(project: Project, series: str) -> list[Path]:
+    folder = newest(project, "fsMotionAndCtf") / "warp" / series / "warp_frameseries"
+    return sorted(folder.glob("*.xml"))
+
+
+def test_the_hand_is_what_the_images_say(copy: Project) -> None:
+    """The other way round it comes out the other way round, without those that cannot tell."""
+    for name in ("TS_01", "TS_02", "TS_03"):
+        for path in frame_xmls(copy, name):
+            one = read_frame_series(path)
+            grid = one.grid_ctf_defocus_um
+            assert grid is not None
+            assert (grid.width, grid.height) == (2, 2)
+            turned = Grid(2, 2, 1, grid.values[::-1])
+            lost = name == "TS_02"
+            write_frame_series(path, replace(one, grid_ctf_defocus_um=None if lost else turned))
+    request = job_of(copy, "tsCtf", "tsAlignment", window=256, defocus_hand="auto")
+    log = done(request)
+    assert any(line.startswith("TS_02 is left out: defocus hand failed") for line in log), log
+    results = read_results(request.directory)
+    assert {one.status for one in results.values()} == {"done"}
+    assert [name for name, one in results.items() if "left out" in str(one.warnings)] == ["TS_02"]
+    table = starfile.read(request.directory / "ts_ctf_tilt_series.star")
+    assert list(table["rlnTomoHand"]) == [1, 1, 1]
+    said = read_json(request.directory / "warp_dataset" / "hand.json")["correlations"]
+    assert set(said) == {"TS_01", "TS_03"}
+    assert min(said.values()) > 0.2
+    assert "defocus hand: done before" in done(request)
+
+    for name in ("TS_01", "TS_03"):
+        path = frame_xmls(copy, name)[0]
+        write_frame_series(path, replace(read_frame_series(path), grid_ctf_defocus_um=None))
+    (request.directory / "warp_dataset" / "hand.json").unlink()
+    done(request)
+    failure = read_failure(request.directory)
+    assert failure is not None
+    assert "0 of 3 tilt series say something of the defocus hand" in failure[1]
+
+
+def test_a_job_shows_each_tilt_series_one_gpu(project: Project) -> None:
+    record = read_json(newest(project, "tsCtf") / "crboost_job.json")
+    assert record["resources"]["gpus"] == ["0"]
