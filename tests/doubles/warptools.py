@@ -630,8 +630,7 @@ def ts_import_alignments(o: Options) -> int:
             x = -(t.a11 * t.dx + t.a21 * t.dy) * o["alignment_angpix"]
             y = -(t.a12 * t.dx + t.a22 * t.dy) * o["alignment_angpix"]
             tilt = replace(tilt, angle_deg=angle, axis_deg=axis, offset_angstrom=(x, y))
-            seen = in_view(tilt, size, job)
-            tilts[number] = replace(tilt, fov_fraction=seen, use=seen >= o["min_fov"])
+            tilts[number] = replace(tilt, use=in_view(tilt, size, job) >= o["min_fov"])
         nx, ny, _ = (length * job.pixel for length in job.tomogram_px)
         write_warp_tilt_series(
             job.processing_out / f"{item.stem}.xml",
