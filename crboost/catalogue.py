@@ -175,7 +175,7 @@ TILT_FILTER = JobType(
     name="tiltFilter",
     title="Tilt filter",
     summary="Leaves out tilt images by rules, by a classifier's word, or by a person's.",
-    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND,)),),
+    inputs=(InputSlot("tilt_series", (TOMO_CTFFIND, TOMO_ALIGN_CTF)),),
     outputs=(OutputNode("selected_tilt_series.star", TOMO_EXCLUDE),),
     needs=Needs(4, 16),
 )

@@ -62,6 +62,14 @@ def inputs(made: Plan, node: str) -> dict[str, str | None]:
     return {one.slot: one.node or one.path for one in job.inputs}
 
 
+def test_a_tilt_filter_in_the_run_stands_before_the_alignment() -> None:
+    """It could take tsCtf's table too; in one run that comes after it."""
+    nodes = [*CHAIN[:2], "tiltFilter", *CHAIN[2:]]
+    made = planned(nodes, with_warp(*nodes))
+    assert inputs(made, "tiltFilter") == {"tilt_series": "fsMotionAndCtf"}
+    assert inputs(made, "tsImport") == {"tilt_series": "tiltFilter"}
+
+
 def test_the_import_for_warp_is_added_where_warp_aligns() -> None:
     made = planned(CHAIN, with_warp())
     assert [job.node for job in made.jobs] == [

@@ -28,6 +28,10 @@ ENVIRONMENT = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_GPU_ALLOCATOR": "cuda_ma
 #: cryoCARE never takes more samples for its normalization than this, or than it has.
 MOST_NORMALIZATION_SAMPLES = 2000
 
+#: Along edges longer than this a tomogram is cut into twice as many tiles, but not into more.
+LONG_EDGE_PX = 1000
+MOST_DOUBLED_TILES = 8
+
 
 @functools.cache
 def contract() -> dict[str, Any]:
@@ -143,15 +147,36 @@ def train(
     ]
 
 
+def tiles_for(count: int, edge_px: int) -> int:
+    """The tiles along an edge: twice those asked for, up to 8, where it is long.
+
+    A tile of a large tomogram would not fit the GPU; the result is the same, but at tiles' seams.
+    """
+    return max(count, min(2 * count, MOST_DOUBLED_TILES)) if edge_px > LONG_EDGE_PX else count
+
+
 def predict(
-    even: str, odd: str, model: str, job: DenoisePredict, directory: str, gpus: int
+    even: str,
+    odd: str,
+    model: str,
+    job: DenoisePredict,
+    directory: str,
+    gpus: int,
+    size_px: tuple[int, int, int] | None = None,
 ) -> Step:
-    """One tomogram, denoised; it is written to `directory` under the name of its even half."""
+    """One tomogram, denoised; it is written to `directory` under the name of its even half.
+
+    Args:
+        size_px: (x, y, z) of the tomogram; None where a plan only wants an example.
+    """
+    tiles = [job.ntiles_x, job.ntiles_y, job.ntiles_z]
+    if size_px is not None:
+        tiles = [tiles_for(count, edge) for count, edge in zip(tiles, size_px, strict=True)]
     config = {
         "path": model,
         "even": even,
         "odd": odd,
-        "n_tiles": [job.ntiles_z, job.ntiles_y, job.ntiles_x],
+        "n_tiles": tiles[::-1],
         "output": directory,
         "overwrite": True,
         "gpu_id": _gpu_ids(gpus),

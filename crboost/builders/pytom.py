@@ -133,11 +133,14 @@ def extract_candidates(
     if job.score_filter_method == "tophat":
         argv += ["--tophat-filter", "--tophat-connectivity", str(job.tophat_connectivity)]
         argv += ["--tophat-bins", str(job.tophat_bins)]
+    changed = {**match, "output_dir": directory}
+    if job.apix_score_map is not None:
+        changed["voxel_size"] = job.apix_score_map
     maps = [f"{stem}_scores.mrc", f"{stem}_angles.mrc"]
     return Step(
         name="pytom_extract_candidates",
         argv=tuple(argv),
-        files={record: json.dumps({**match, "output_dir": directory}, indent=1) + "\n"},
+        files={record: json.dumps(changed, indent=1) + "\n"},
         links={f"{directory}/{name}": f"{source}/{name}" for name in maps},
         creates=(particles_file(directory, stem),),
     )

@@ -302,6 +302,9 @@ def _subtomo_extraction(effective: EffectiveParameters) -> Options:
 def _reconstruct_particle(effective: EffectiveParameters) -> Options:
     job = effective.job_as(ReconstructParticle)
     extra = ["--whiten"] * job.whiten + ["--no_ctf"] * job.no_ctf
+    # RELION takes the last of two, so that these win over the job's own.
+    for option, threads in (("--j_in", job.threads_in), ("--j_out", job.threads_out)):
+        extra += [option, str(threads)] if threads is not None else []
     return {
         "box_size": str(job.box_size),
         "crop_size": str(job.crop_size),

@@ -100,6 +100,13 @@ class Acquisition(ParameterModel):
     gain_transpose: bool = field(
         False, title="Transpose gain", description="Swap x and y of the gain reference."
     )
+    mtf_file: str | None = field(
+        None,
+        title="MTF",
+        description="STAR file with the detector's modulation transfer function; RELION weights "
+        "particles with it.",
+        file=True,
+    )
     acquisition_software: Literal["SerialEM", "Tomo5", "unknown"] = field(
         "unknown",
         title="Acquisition software",

@@ -118,13 +118,28 @@ class DenoisePredict(_CryoCare):
         "empty: all.",
     )
     ntiles_x: int = field(
-        4, title="Tiles in x", description="Parts in x that are denoised apart.", ge=1, le=64
+        4,
+        title="Tiles in x",
+        description="Parts in x that are denoised apart; twice as many, up to 8, where the "
+        "tomogram is longer than 1000 px.",
+        ge=1,
+        le=64,
     )
     ntiles_y: int = field(
-        4, title="Tiles in y", description="Parts in y that are denoised apart.", ge=1, le=64
+        4,
+        title="Tiles in y",
+        description="Parts in y that are denoised apart; twice as many, up to 8, where the "
+        "tomogram is longer than 1000 px.",
+        ge=1,
+        le=64,
     )
     ntiles_z: int = field(
-        4, title="Tiles in z", description="Parts in z that are denoised apart.", ge=1, le=64
+        4,
+        title="Tiles in z",
+        description="Parts in z that are denoised apart; twice as many, up to 8, where the "
+        "tomogram is longer than 1000 px.",
+        ge=1,
+        le=64,
     )
 
     @property

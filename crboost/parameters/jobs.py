@@ -63,6 +63,7 @@ class ImportMovies(CpuJobParameters):
             "acquisition.tilt_axis_degrees",
             "acquisition.invert_tilt_angles",
             "acquisition.invert_defocus_hand",
+            "acquisition.mtf_file",
         }
     )
     yields_to_mdoc: ClassVar[frozenset[str]] = frozenset(

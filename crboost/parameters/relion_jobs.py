@@ -93,6 +93,8 @@ class _OnTiltSeries(RelionJobParameters):
 
 
 class _OnParticles(RelionJobParameters):
+    uses: ClassVar[frozenset[str]] = frozenset({"acquisition.mtf_file"})
+
     input_optimisation_set: str | None = field(
         None,
         title="Input",
@@ -450,7 +452,7 @@ class SubtomoExtraction(_Boxed):
     """Particles are cut out of the tilt series."""
 
     job_type: ClassVar[str] = "subtomoExtraction"
-    uses: ClassVar[frozenset[str]] = frozenset({PIXEL_SIZE})
+    uses: ClassVar[frozenset[str]] = frozenset({PIXEL_SIZE, "acquisition.mtf_file"})
 
     do_float16: bool = field(
         True, title="Half precision", description="Write images with 16 bits per pixel."
@@ -492,6 +494,22 @@ class ReconstructParticle(_Boxed):
     )
     whiten: bool = field(
         False, title="Whiten", description="Flatten the power spectrum of the noise."
+    )
+    threads_in: int | None = field(
+        None,
+        title="Inner threads",
+        description="Threads that share a volume: slower, with less memory; None: RELION's own.",
+        ge=1,
+        le=128,
+        resource=True,
+    )
+    threads_out: int | None = field(
+        None,
+        title="Outer threads",
+        description="Threads with a volume each: faster, with more memory; None: RELION's own.",
+        ge=1,
+        le=128,
+        resource=True,
     )
     no_ctf: bool = field(False, title="No CTF", description="Do not apply CTFs.")
     do_helix: bool = field(False, title="Helix", description="Apply helical symmetry.")

@@ -177,6 +177,15 @@ class ExtractCandidates(JobParameters):
         ge=10,
         le=5000,
     )
+    apix_score_map: float | None = field(
+        None,
+        title="Pixel size of the scores",
+        description="Pixel size of the score maps, which the diameter is measured with; None: what "
+        "the template matching recorded.",
+        unit="Å",
+        ge=0.1,
+        le=100,
+    )
     max_num_particles: int = field(
         1500,
         title="Most particles",

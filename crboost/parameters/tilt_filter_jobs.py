@@ -113,7 +113,7 @@ class TiltFilter(JobParameters):
         "to read and of one to write (docs/tilt-filter.md).",
     )
     classifier_min_probability: float = field(
-        0.0,
+        0.1,
         title="Classifier's certainty",
         description="A verdict of the classifier that it holds less probable is no verdict.",
         ge=0,

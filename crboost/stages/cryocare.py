@@ -99,7 +99,9 @@ class CryoCarePredict(FromStar):
         even, odd = halves_of(series.global_row) or _EXAMPLE
         model = context.other_inputs.get("model", "<model>")
         directory = context.tool_directory(series.name)
-        return [builder.predict(even, odd, model, job, directory, context.gpus)]
+        path = context.project / even
+        size = map_header(path)[0] if path.is_file() else None  # a plan has only a name
+        return [builder.predict(even, odd, model, job, directory, context.gpus, size)]
 
     def output(self, context: Context, series: SeriesInput) -> SeriesOutput:
         """Look at what was made, and call it by the tilt series' name.

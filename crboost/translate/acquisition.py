@@ -40,6 +40,7 @@ def import_output(
             "rlnTomoName": name,
             "rlnTomoTiltSeriesStarFile": "",
             **optics.columns,
+            **({"rlnMtfFileName": acquisition.mtf_file} if acquisition.mtf_file else {}),
             "rlnTomoHand": -1.0 if acquisition.invert_defocus_hand else 1.0,
         },
         [],

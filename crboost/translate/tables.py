@@ -23,6 +23,7 @@ TEXT_COLUMNS = (
     "rlnTomoName",
     "rlnTomoTiltSeriesStarFile",
     "rlnOpticsGroupName",
+    "rlnMtfFileName",
     "rlnMicrographMovieName",
     "rlnMicrographName",
     "rlnMicrographNameEven",

@@ -57,6 +57,17 @@ def test_prediction_is_written_under_the_name_of_the_even_half() -> None:
     assert step.creates == ("X/TS_1/TS_1_even.mrc",)
 
 
+@pytest.mark.parametrize(
+    ("count", "edge_px", "tiles"),
+    [(4, 1000, 4), (4, 1001, 8), (1, 2000, 2), (6, 2000, 8), (8, 2000, 8), (12, 2000, 12)],
+)
+def test_long_edges_have_twice_the_tiles(count: int, edge_px: int, tiles: int) -> None:
+    assert cryocare.tiles_for(count, edge_px) == tiles
+    job = DenoisePredict(ntiles_x=count, ntiles_y=1, ntiles_z=2)
+    step = cryocare.predict(*HALVES[0], "model.tar.gz", job, "X", 1, (edge_px, 512, 200))
+    assert config(step)["n_tiles"] == [2, 1, tiles]
+
+
 def test_wrong_configurations_are_told() -> None:
     told = cryocare.check(cryocare.TRAIN, {"epochs": "10", "epoch": 3})
     assert "cryoCARE_train.py knows no 'epoch'" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_every_choice_makes_a_command_that_pytom_takes() -> None:
         chosen = dict(zip(choices, combination, strict=True))
         step = match(effective(**chosen, spectral_whitening=True, non_spherical_mask=True))
         assert check(step.argv) == []
+
+
+@pytest.mark.parametrize(("asked", "voxel_size"), [(None, 16.0), (13.5, 13.5)])
+def test_the_scores_have_the_recorded_pixel_size_or_the_users(
+    asked: float | None, voxel_size: float
+) -> None:
+    job = ExtractCandidates(apix_score_map=asked)
+    step = pytom.extract_candidates(
+        {"voxel_size": 16.0, "tomogram": "x.mrc"}, "External/job005/pytom/TS_01", "TS_01", job, "X"
+    )
+    record = json.loads(step.files["X/TS_01_job.json"])
+    assert record == {"voxel_size": voxel_size, "tomogram": "x.mrc", "output_dir": "X"}
 
 
 def test_b10_pytom_gets_the_diameter_which_it_halves_itself() -> None:

@@ -310,6 +310,9 @@ def test_what_the_job_has_no_option_for_goes_to_the_additional_arguments() -> No
         },
     )
     assert ours["other_args"] == r"--whiten --no_ctf --mem \$\(reboot\)"
+    threads = {"jobs.reconstructParticle.threads_in": 3, "jobs.reconstructParticle.threads_out": 2}
+    assert options("reconstructParticle", **threads)["other_args"] == "--j_in 3 --j_out 2"
+    assert options("reconstructParticle")["other_args"] == ""
     ours = options("class3d", **{"jobs.class3d.do_norm": False, "jobs.class3d.oversampling": 2})
     assert ours["other_args"] == "--no_norm --oversampling 2"
 

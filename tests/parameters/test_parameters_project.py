@@ -413,6 +413,10 @@ def test_an_effective_job_is_what_it_says(project: ProjectParameters) -> None:
         ("data.gain_reference", {"fsMotionAndCtf", "motionCorr"}),
         ("acquisition.gain_reference_path", {"fsMotionAndCtf", "motionCorr"}),
         ("jobs.motionCorr.defect_file", {"motionCorr"}),
+        (
+            "acquisition.mtf_file",
+            {"importmovies", "subtomoExtraction", "reconstructParticle", "class3d", "refine3d"},
+        ),
         ("jobs.templateMatching.template_path", {"templateMatching"}),
         ("jobs.templateMatching__2.mask_path", {"templateMatching__2"}),
         ("jobs.membraneSegmentation.model_path", {"membraneSegmentation"}),

@@ -38,6 +38,8 @@ from crboost.settings import Settings
 from crboost.stages.base import Context
 from crboost.stages.cpu import FromStar
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
+from crboost.tilt_name import tilt_name
+from crboost.translate.tables import read_tilt_series
 from crboost.translate.warp_frame_series import read_frame_series, write_frame_series
 from crboost.translate.warp_xml import Grid
 from crboost.wanted import wanted_job
@@ -544,3 +546,28 @@ def test_the_hand_is_what_the_images_say(copy: Project) -> None:
 def test_a_job_shows_each_tilt_series_one_gpu(project: Project) -> None:
     record = read_json(newest(project, "tsCtf") / "crboost_job.json")
     assert record["resources"]["gpus"] == ["0"]
+
+
+def test_tilts_are_left_out_by_what_the_whole_series_says(project: Project) -> None:
+    """Last here: the tilt filter takes tsCtf's table, and what it keeps is aligned again."""
+    table = newest(project, "tsCtf") / "ts_ctf_tilt_series.star"
+    before = read_tilt_series(table, project.directory)
+    project.set_values(
+        {
+            "jobs.tiltFilter.input_tilt_series": str(table.relative_to(project.directory)),
+            "jobs.tiltFilter.tilt_max_deg": 50,
+        }
+    )
+    again = ["tiltFilter", "tsImport", "tsAlignment"]
+    assert run(project, again) == dict.fromkeys(again, "succeeded")
+    judged = read_results(newest(project, "tiltFilter")).values()
+    values = {tilt["name"]: tilt["values"] for one in judged for tilt in one.tilts}
+    aligned = newest(project, "tsAlignment") / "aligned_tilt_series.star"
+    after = read_tilt_series(aligned, project.directory)
+    for name, (_, rows) in before.items():
+        for row in rows:
+            mean = (row["rlnDefocusU"] + row["rlnDefocusV"]) / 2e4
+            assert values[tilt_name(row)]["defocus_um"] == pytest.approx(mean, abs=1e-3)
+        kept = [tilt_name(row) for row in rows if abs(row["rlnTomoNominalStageTiltAngle"]) <= 50]
+        assert 0 < len(kept) < len(rows)
+        assert sorted(tilt_name(row) for row in after[name][1]) == sorted(kept)

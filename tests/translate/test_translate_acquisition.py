@@ -111,6 +111,12 @@ def test_calibration_sign_and_hand(series: TiltSeriesAcquisition) -> None:
     assert output.global_columns["rlnTomoHand"] == 1.0
 
 
+def test_the_detectors_mtf_is_named_where_it_is_known(series: TiltSeriesAcquisition) -> None:
+    assert "rlnMtfFileName" not in imported(series, effective()).global_columns
+    told = effective(**{"acquisition.mtf_file": "/refs/mtf_k3.star"})
+    assert imported(series, told).global_columns["rlnMtfFileName"] == "/refs/mtf_k3.star"
+
+
 def test_missing_and_broken_movies_leave_the_table_and_are_named(
     series: TiltSeriesAcquisition,
 ) -> None:
