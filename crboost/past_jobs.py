@@ -61,7 +61,12 @@ def past_job(project: Path, ledger: Ledger, process: Process, settings: Settings
     node = given.get("node")
     native = NATIVE_TYPES.get(process.type_label)
     if native is not None:
-        series = _native_series(project, directory, native) if status == Status.SUCCEEDED else {}
+        series = {}
+        if status == Status.SUCCEEDED:
+            read = [project / one.name for one in ledger.inputs_of(process.name)]
+            series = _native_series(project, directory, native) or _particle_series(
+                project, directory, read
+            )
         values = dict(job.options) if job else {}
     else:
         series = {name: result.record() for name, result in results.items()}
@@ -108,6 +113,40 @@ def _native_series(project: Path, directory: Path, native: str) -> dict[str, Ser
         for row in read_star(path).records("global")
         if "rlnTomoName" in row and "rlnTomoTiltSeriesStarFile" in row
     }
+
+
+def _particle_series(project: Path, directory: Path, inputs: list[Path]) -> dict[str, SeriesRecord]:
+    """The tilt series whose particles a native RELION job took: all, until there are others.
+
+    Such a job leaves no word on single tilt series. It read its input whole; where the particles
+    were written anew after it ended, none counts as done.
+    """
+    marker = directory / Marker.SUCCESS.value
+    found: dict[str, SeriesRecord] = {}
+    for path in inputs:
+        particles, tomograms = (
+            _named_in(project, path, column)
+            for column in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
+        )
+        if particles is None or tomograms is None or not marker.is_file():
+            continue
+        if particles.stat().st_mtime <= marker.stat().st_mtime:
+            found |= {
+                row["rlnTomoName"]: SeriesRecord("done", "", "")
+                for row in read_star(tomograms).records("global")
+                if "rlnTomoName" in row
+            }
+    return found
+
+
+def _named_in(project: Path, optimisation_set: Path, column: str) -> Path | None:
+    """A file that an optimisation set names, if `optimisation_set` is one and the file is there."""
+    if not optimisation_set.name.endswith("optimisation_set.star") or not optimisation_set.exists():
+        return None
+    for block in read_star(optimisation_set).blocks:
+        if (name := block.pairs().get(column)) and (project / name).is_file():
+            return project / name
+    return None
 
 
 _STATUS = {

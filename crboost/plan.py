@@ -305,11 +305,15 @@ def _producers_in_run(job: WantedJob, slot: InputSlot, nodes: Sequence[str]) -> 
 def _by_instance(
     job: WantedJob, slot: InputSlot, newest_first: Sequence[PastJob]
 ) -> Sequence[PastJob]:
-    """Past jobs in the order in which their outputs are taken."""
+    """Past jobs in the order in which their outputs are taken.
+
+    Never a job's own kind: subtomoExtraction takes any optimisation set, and makes one.
+    """
+    others = [past for past in newest_first if past.job_type != job.job_type.name]
     if not slot.of_same_instance:
-        return newest_first
+        return others
     instance = job.node.partition("__")[2]
-    return sorted(newest_first, key=lambda past: (past.node or "").partition("__")[2] != instance)
+    return sorted(others, key=lambda past: (past.node or "").partition("__")[2] != instance)
 
 
 def _output_of(job_type: str, slot: InputSlot) -> str:

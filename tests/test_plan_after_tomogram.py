@@ -93,3 +93,18 @@ def test_what_cannot_run_is_told_only_where_it_is_to_run() -> None:
     assert plan(history, [broken]).is_empty
     with pytest.raises(PlanError, match="templateMatching: no template"):
         plan(history[:1], [broken])
+
+
+@pytest.mark.parametrize(
+    ("node", "before"), [("subtomoExtraction", "extractCandidates"), ("tsCtf", "tsAlignment")]
+)
+def test_no_job_takes_what_its_own_kind_made(node: str, before: str) -> None:
+    """Asked for alone once more it would go on from itself, without end."""
+    made = [past(4, before), past(3, "tsImport")]
+    slots = CATALOGUE[node].inputs
+    (job,) = plan(made, [wanted(node)]).jobs
+    paths = tuple(str(given.path) for given in job.inputs)
+    assert len(paths) == len(slots)
+    done = past(5, node, paths, parameters={"x": "1"})
+    again = replace(wanted(node), parameters={"x": "1"})
+    assert plan([*made, done], [again]).is_empty

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,10 +20,11 @@ import pytest
 import starfile
 from testbed.fixtures import RelionImage
 
+from crboost.builders.relion import RELION_TYPE
 from crboost.catalogue import OPTIMISATION_SET
 from crboost.errors import PlanError
 from crboost.project import Project
-from crboost.relion.job import read_job
+from crboost.relion.job import Job, read_job, write_job
 from crboost.relion.nodes import read_output_nodes
 from crboost.results import read_results
 from crboost.run import Run
@@ -208,26 +210,40 @@ def test_the_optimisation_set_is_a_node_that_subtomogram_extraction_takes(
 
 @pytest.mark.relion
 def test_relion_itself_extracts_beads_at_the_candidates(
-    project: Project, relion_sif: RelionImage, data: Path
+    project: Project, relion_sif: RelionImage, tmp_path: Path
 ) -> None:
-    """RELION's own program, on our optimisation set: a bead in the middle of every box."""
+    """RELION's own job, as it is planned, on our candidates: a bead in the middle of every box."""
     job = newest(project, "extractCandidates").relative_to(project.directory)
     box = 32
-    made = relion_sif.run(
-        [
-            "relion_tomo_subtomo",
-            *("--i", f"{job}/optimisation_set.star", "--o", "Extract/test/"),
-            *("--b", str(2 * box), "--crop", str(box), "--bin", "2", "--j", "2"),
-        ],
-        directory=project.directory,
+    copy = tmp_path / "P"
+    shutil.copytree(project.directory, copy, symlinks=True)
+    values = {"box_size": 2 * box, "crop_size": box, "binning": 2, "do_stack2d": False}
+    parameters = project.parameters().with_values(
+        {f"jobs.subtomoExtraction.{name}": value for name, value in values.items()}
     )
-    assert made.returncode == 0, made.stdout + made.stderr
-    particles = starfile.read(project.directory / "Extract/test/particles.star")["particles"]
+    (planned,) = project.plan(["subtomoExtraction"], parameters).jobs
+    given = {one.relion_field: str(one.path) for one in planned.inputs}
+    options = {**planned.options, **given, "nr_threads": "2", "do_queue": "No"}
+    write_job(
+        copy / "planned/job.star", Job(RELION_TYPE["subtomoExtraction"], options, is_tomo=True)
+    )
+    relion_sif.run(["relion_pipeliner", "--addJobFromStar", "planned/job.star"], copy)
+    (made,) = copy.glob("Extract/job*")
+    queue = ["--RunJobs", f"Extract/{made.name}/", "--repeat", "1"]
+    relion_sif.run(["relion_pipeliner", *queue], copy)
+    # 5.1 has left out what only 5.0 knows, and to the planner the job is done.
+    assert {"box_size", "box_size_angst"} & set(read_job(made / "job.star").options) == {
+        "box_size_angst"
+    }
+    assert Project.open(copy).plan(["subtomoExtraction"], parameters).is_empty
+    read = starfile.read(made / "particles.star")
+    assert read["optics"]["rlnTomoSubtomogramBinning"].item() == 2
+    particles = read["particles"]
     candidates = starfile.read(project.directory / job / "candidates.star", always_dict=True)
     assert len(particles) == len(candidates["particles"])
     total = np.zeros((box,) * 3)
     for image in particles["rlnImageName"]:
-        with mrcfile.open(project.directory / image, permissive=True) as volume:
+        with mrcfile.open(copy / image, permissive=True) as volume:
             total += volume.data
     # RELION inverts: gold is bright in its boxes, in the rings that the CTF makes of it.
     weight = np.clip(total - np.percentile(total, 90), 0, None)
