@@ -218,17 +218,18 @@ def test_super_resolution_movies_are_binned_once_and_for_all(tmp_path: Path) -> 
     """Movies of 2 A per pixel, binned as Warp reads them: all that follows has 4 A per pixel."""
     from crboost.cpu.example_data import make_example_data
 
+    size = 256
     data = tmp_path / "movies"
     make_example_data(
         data,
         series=1,
-        size_px=2 * SIZE,
+        size_px=2 * size,
         frames=2,
         tilt_step_deg=10,
         defects=False,
         pixel_size_angstrom=PIXEL / 2,
     )
-    whole = {"acquisition.detector_dimensions_px": [2 * SIZE, 2 * SIZE]}
+    whole = {"acquisition.detector_dimensions_px": [2 * size, 2 * size]}
     made = made_project(tmp_path / "P", data, **whole, **{"jobs.fsMotionAndCtf.movie_binning": 2})
     assert run(made, CHAIN) == dict.fromkeys(CHAIN, "succeeded")
     (truth,) = json.loads((data / "truth.json").read_text())["series"]
@@ -237,11 +238,11 @@ def test_super_resolution_movies_are_binned_once_and_for_all(tmp_path: Path) -> 
     )["global"].iterrows()
     assert row["rlnMicrographOriginalPixelSize"] == PIXEL / 2
     assert row["rlnTomoTiltSeriesPixelSize"] == PIXEL
-    assert row["rlnTomoSizeX"] == row["rlnTomoSizeY"] == SIZE
+    assert row["rlnTomoSizeX"] == row["rlnTomoSizeY"] == size
     check_tomogram(made, truth, row)
     rows = starfile.read(made.directory / row["rlnTomoTiltSeriesStarFile"])
     image, pixel = read_mrc(made.directory / rows["rlnMicrographName"][0])
-    assert (image.shape, pixel) == ((SIZE, SIZE), PIXEL)
+    assert (image.shape, pixel) == ((size, size), PIXEL)
     # RELION's own jobs on these images count in their pixels.
     given = {"jobs.subtomoExtraction.input_optimisation_set": "project_params.json"}
     (box,) = made.plan(["subtomoExtraction"], made.parameters().with_values(given)).jobs
