@@ -54,12 +54,13 @@ def test_a_session_makes_its_project_and_is_known_to_the_service(
         watched,
         settings,
         preset="krios-falcon4i-eer",
-        rules={"jobs": ["importmovies"], "patience": {"expected_tilts": 41}},
+        rules={"jobs": ["importmovies", "tsAlignment__2"], "patience": {"expected_tilts": 41}},
         values={"acquisition.sample_thickness_nm": "120"},
         name="lamella 3",
     )
     assert session.active
     assert session.watch == [watched]
+    assert session.jobs == ["importmovies", "tsAlignment__2"]
     assert session.id.startswith("20260501T100000Z-")
     # The preset's patience, but for what was given.
     patience = session.watcher_patience

@@ -20,6 +20,7 @@ from crboost.acquisition.microscope_simulation import Mishaps, Pace, run, schedu
 from crboost.cpu.example_data import make_example_data
 from crboost.project import Project
 from crboost.results import read_results
+from crboost.session import served_sessions
 from crboost.turn import holder
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -172,11 +173,17 @@ def test_a_burst_is_one_run_and_a_late_movie_redoes_its_series_in_the_same_jobs(
         assert read_results(project.directory / job)["TS_01"].status == "done"
     assert read_results(project.directory / LAST)["TS_01"].metrics["tilts"] == 9
 
-    # Nothing is left to do for the schedule.
-    ended = site.run("ingest", project_dir=str(project.directory))
-    assert ended["state"]["message"] == "1 sessions, nothing to start"
+    # The end is told when the last series are in; then nothing is left to do for the schedule,
+    # which forgets the session.
     site.end_session(project)
     until(lambda: site.events("crboost.session.finished", project.directory))
+    (finished,) = site.events("crboost.session.finished", project.directory)
+    assert (finished["payload"]["complete"], finished["payload"]["left_out"]) == (2, [])
+    known = served_sessions(site.settings.service.directory)
+    assert [one.project for one in known] == [project.directory]
+    ended = site.run("ingest", project_dir=str(project.directory))
+    assert ended["state"]["message"] == "1 sessions, nothing to start"
+    assert served_sessions(site.settings.service.directory) == []
 
 
 def test_parameters_changed_in_mid_session_make_new_jobs_which_later_data_go_to(
