@@ -5,7 +5,7 @@ which WarpTools calls the same programs (its worker, at the commit that `warptoo
 but for the dark images: WarpTools keeps them all, here `dark_threshold` decides. No tomogram is
 reconstructed (`-VolZ 0`).
 
-The tilt axis is fixed to the nominal one (`-TiltAxis a -1`): one axis for the dataset. `-Gpu 0` is
+The tilt axis is fixed to that of the tilt series' table (`-TiltAxis a -1`). `-Gpu 0` is
 the one GPU that a tilt series is shown (`crboost.gpus`).
 """
 
@@ -26,8 +26,6 @@ def align2(
     parameters: EffectiveParameters,
     job: TsAlignment,
     out: str,
-    *,
-    axis_deg: float | None = None,
 ) -> list[Step]:
     """Alignment with AreTomo2.
 
@@ -37,7 +35,6 @@ def align2(
 
     Args:
         out: the tilt series' own directory, project-relative.
-        axis_deg: the tilt axis; None: the nominal one.
 
     Raises:
         ParameterError: patches in one direction alone, or images that would be enlarged.
@@ -46,7 +43,7 @@ def align2(
     argv = (
         *("AreTomo2", "-InMrc", f"{name}.st", "-OutMrc", f"{name}_aligned.mrc"),
         *("-AngFile", f"{name}.rawtlt", "-VolZ", "0", "-OutBin", "1"),
-        *_common(series, parameters, job, axis_deg),
+        *_common(series, parameters, job),
         *("-OutImod", "1", "-Patch", *map(str, patches(parameters, job))),
     )
     return [_stack(series, parameters, job, out), _step(argv, out, f"{name}.st.aln", "aretomo2")]
@@ -57,8 +54,6 @@ def align3(
     parameters: EffectiveParameters,
     job: TsAlignment,
     out: str,
-    *,
-    axis_deg: float | None = None,
 ) -> list[Step]:
     """Alignment with AreTomo3, from the stack on (`-Cmd 1`), without its CTF correction.
 
@@ -73,7 +68,7 @@ def align3(
         *("AreTomo3", "-InPrefix", name, "-InSuffix", ".st", "-OutDir", "."),
         *("-PixSize", number(job.alignment_pixel_size_angstrom)),
         *("-kV", str(round(optics.voltage_kv)), "-Cs", number(optics.spherical_aberration_mm)),
-        *_common(series, parameters, job, axis_deg),
+        *_common(series, parameters, job),
         *("-AtPatch", *map(str, patches(parameters, job)), "-VolZ", "0", "-ExtZ", "0"),
         *("-OutImod", "2", "-Cmd", "1", "-Serial", "1", "-CorrCTF", "0", "0"),
     )
@@ -100,9 +95,9 @@ def tlt_text(series: TiltSeries, parameters: EffectiveParameters) -> str:
 
 
 def _common(
-    series: TiltSeries, parameters: EffectiveParameters, job: TsAlignment, axis_deg: float | None
+    series: TiltSeries, parameters: EffectiveParameters, job: TsAlignment
 ) -> tuple[str, ...]:
-    axis = tilt_axis_deg(series, parameters) if axis_deg is None else axis_deg
+    axis = tilt_axis_deg(series, parameters)
     thickness_px = round(job.thickness_nm * 10 / job.alignment_pixel_size_angstrom)
     return (
         *("-TiltAxis", number(round(axis, 3)), "-1", "-AlignZ", str(thickness_px)),

@@ -90,9 +90,10 @@ def test_aretomo3() -> None:
     assert align.creates == (f"{OUT}/TS_01.aln",)
 
 
-def test_a_known_axis_is_taken() -> None:
-    seen = effective("aretomo2")
-    _, align = aretomo.align2(SERIES, seen, seen.job_as(TsAlignment), OUT, axis_deg=-94.81234)
+@pytest.mark.parametrize("tool", ["aretomo2", "aretomo3"])
+def test_the_axis_is_that_of_the_tilt_series_not_of_the_project(tool: str) -> None:
+    rows = [{**one, "rlnTomoNominalTiltAxisAngle": -94.81234} for one in SERIES.rows]
+    _, align = steps(tool, TiltSeries("TS_01", SERIES.global_row, rows))
     assert align.argv[align.argv.index("-TiltAxis") + 1] == "-94.812"
 
 

@@ -374,7 +374,7 @@ def ts_import(o: Options) -> int:
                 print(f"{mdoc.name}: {movie} was not processed; skipping tilt series")
                 break
             with mrcfile.open(frames / "average" / f"{movie_stem(movie)}.mrc") as image:
-                level = float(np.median(image.data[::10, ::10].astype(np.float32)))
+                level = float(np.median(image.data.ravel()[::10].astype(np.float32)))
             tilts.append(
                 TomostarTilt(
                     os.path.relpath(frames / movie, output),
@@ -387,19 +387,23 @@ def ts_import(o: Options) -> int:
             )
         else:
             tilts.sort(key=lambda tilt: tilt.angle_deg)
-            if o["min_intensity"]:
-                tilts = bright_enough(tilts, float(o["min_intensity"]))
+            tilts = bright_enough(tilts, float(o["min_intensity"] or 0))
             write_tomostar(output / f"{mdoc.stem.removesuffix('.mrc')}.tomostar", tilts)
     return 0
 
 
 def bright_enough(tilts: list[TomostarTilt], least: float) -> list[TomostarTilt]:
-    """The tilts from the middle to the first on either side that is too dark."""
-    middle = min(range(len(tilts)), key=lambda i: abs(tilts[i].angle_deg))
-    top = tilts[middle].average_intensity or 1.0
+    """The tilts from the brightest of the ten lowest to the first on either side that is too dark.
+
+    Nothing is cut where 0 is asked for, unless it is darker than nothing.
+    """
+    level = [tilt.average_intensity or 0.0 for tilt in tilts]
+    lowest = sorted(range(len(tilts)), key=lambda i: abs(tilts[i].angle_deg))[:10]
+    middle = max(lowest, key=lambda i: level[i])
+    top = level[middle]
 
     def is_bright(tilt: TomostarTilt) -> bool:
-        expected = top * np.cos(np.radians(tilt.angle_deg)) * least
+        expected = least * np.cos(np.radians(tilt.angle_deg)) * top * 0.999
         return bool((tilt.average_intensity or 0.0) >= expected)
 
     first, last = middle, middle

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import starfile
@@ -542,6 +543,24 @@ def test_the_hand_is_what_the_images_say(copy: Project) -> None:
     failure = read_failure(request.directory)
     assert failure is not None
     assert "0 of 3 tilt series say something of the defocus hand" in failure[1]
+
+
+def test_a_tilt_series_ends_where_it_gets_too_dark(copy: Project) -> None:
+    """min_intensity: from the first dark tilt on the side is gone, and the images are named."""
+    dark = newest(copy, "fsMotionAndCtf") / "warp" / "TS_02" / "warp_frameseries" / "average"
+    (path,) = dark.glob("TS_02_*_30.0.mrc")
+    with mrcfile.open(path, "r+") as image:
+        image.set_data((image.data * np.float32(0.3)).astype(image.data.dtype))
+    request = job_of(copy, "tsImport", "fsMotionAndCtf", min_intensity=0.5)
+    done(request)
+    results = read_results(request.directory)
+    every = results["TS_01"].tilts
+    assert {one["status"] for one in every} == {"done"}
+    left = {one["tilt_angle_deg"]: one["reason"] for one in results["TS_02"].tilts
+            if one["status"] == "excluded"}  # fmt: skip
+    assert left == dict.fromkeys((30, 36, 42, 48, 54, 60), "too dark (min_intensity)")
+    assert results["TS_02"].metrics["tilts"] == len(every) - len(left)
+    assert any("WarpTools did not take it" in word for word in results["TS_02"].warnings)
 
 
 def test_a_job_shows_each_tilt_series_one_gpu(project: Project) -> None:
