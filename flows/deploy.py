@@ -1,7 +1,8 @@
 """`python -m flows.deploy`: what crboost needs on the server of `PREFECT_API_URL`.
 
 Work pool, queue, deployments, and the automations that notify people. Doing it again changes
-nothing but what has changed in `deployments/prefect.yaml` and in the settings.
+nothing but what has changed in `deployments/prefect.yaml` and in the settings. That somebody
+cannot be notified does not keep anything from being processed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 
 from crboost.resources import resource_directory
@@ -33,21 +35,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     code = subprocess.run([sys.executable, *command], check=False).returncode
     if code == 0:
-        from flows import notifications  # imports Prefect, which takes seconds
-
-        code = notifications.main([])
-    if code == 0:
-        remember()
+        remember(make_automations())
     return code
 
 
-def remember() -> None:
-    """Leave with the deployments what they were made of, for `crboost up`."""
+def make_automations() -> str:
+    """Make those that notify people; what cannot be made is said, and nothing more.
+
+    Returns:
+        Why the server has not got them; "" if it has. A channel with a wrong address is left out,
+        and `crboost up --check` sees that by itself.
+    """
+    from flows import notifications  # imports Prefect, which takes seconds
+
+    try:
+        notifications.main([])
+    except Exception as error:  # of Prefect's client, of the server, of Apprise
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"[:1000]
+    return ""
+
+
+def remember(problem: str) -> None:
+    """Leave with the deployments what they were made of, for `crboost up`.
+
+    Args:
+        problem: what `make_automations` said.
+    """
     from prefect.variables import Variable
 
+    from crboost.service.channels import PROBLEM_VARIABLE
     from crboost.service.deployed import VARIABLE, deployment_fingerprint
     from crboost.settings import load_settings
 
+    Variable.set(PROBLEM_VARIABLE, problem, overwrite=True)
     Variable.set(VARIABLE, deployment_fingerprint(load_settings().service), overwrite=True)
 
 

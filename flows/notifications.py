@@ -22,7 +22,8 @@ from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
 from crboost.errors import CrboostError, ParameterError
-from crboost.settings import load_settings, settings_file
+from crboost.service.channels import channel_problems, check_address
+from crboost.settings import load_settings
 from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, STUCK
 from flows.notification_channel import NotificationChannel
 
@@ -163,23 +164,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.test:
             return send_test(channels)
         with get_client(sync_client=True) as client:
-            apply(client, channels)
+            problems = apply(client, channels)
     except CrboostError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return min(1, len(problems))
 
 
-def apply(client: SyncPrefectClient, channels: Sequence[ChannelSettings]) -> None:
+def apply(client: SyncPrefectClient, channels: Sequence[ChannelSettings]) -> list[str]:
     """Make the server's blocks and automations those of these channels.
 
-    An automation that somebody has paused on Prefect's page stays paused.
+    An automation that somebody has paused on Prefect's page stays paused. Channels that nothing
+    can be sent to are left out.
 
-    Raises:
-        ParameterError: an address that Apprise does not know.
+    Returns:
+        Why, for each of those.
     """
-    for channel in channels:
-        check_address(channel)
+    problems = channel_problems(channels)
+    channels = [one for one in channels if one.name not in problems]
     blocks = {channel.name: _save_block(client, channel) for channel in channels}
     wanted = automations(channels, blocks)
     known = {one.name: one for one in _our_automations(client)}
@@ -193,6 +197,7 @@ def apply(client: SyncPrefectClient, channels: Sequence[ChannelSettings]) -> Non
         if name not in wanted:
             client.delete_automation(stale.id)
     _delete_other_blocks(client, set(blocks.values()))
+    return list(problems.values())
 
 
 def automations(
@@ -234,28 +239,16 @@ def _automation(name: str, message: Message, blocks: Sequence[UUID]) -> Automati
     )
 
 
-def check_address(channel: ChannelSettings) -> None:
-    """See that Apprise knows this kind of address.
-
-    Raises:
-        ParameterError: it does not. The message does not show the address, which holds secrets.
-    """
-    from apprise import Apprise
-
-    if Apprise.instantiate(channel.address(), suppress_exceptions=True) is None:
-        kind = channel.address().partition(":")[0]
-        raise ParameterError(
-            f"service.notify: channel {channel.name!r}: this is no address that Apprise can send "
-            f"to (it begins with {kind}:)",
-            hint=f"docs/notifications.md shows some; correct it in {settings_file()}",
-        )
-
-
 def send_test(channels: Sequence[ChannelSettings]) -> int:
     """Send a message to each channel from this machine; returns how many could not be sent."""
     failed = 0
     for channel in channels:
-        check_address(channel)
+        try:
+            check_address(channel)
+        except ParameterError as error:
+            failed += 1
+            print(f"{channel.name}: not sent: {error}", file=sys.stderr)
+            continue
         block = NotificationChannel(url=SecretStr(channel.address()))
         news = ", ".join(channel.news)
         try:

@@ -56,6 +56,8 @@ def test_a_service_that_is_well() -> None:
         (replace(WELL, deployed="other"), "deployments", "warning"),
         (replace(WELL, fingerprint="new"), "supervisor", "warning"),
         (replace(WELL, workers=[]), "worker", "failed"),
+        (replace(WELL, channels=["chat"]), "notify", "ok"),
+        (replace(WELL, channels=["chat"], deaf=["no address"]), "notify", "warning"),
         (replace(WELL, status=with_part("worker", GONE)), "worker", "failed"),
         (replace(WELL, status=with_part("watcher", None, "waiting")), "watcher", "failed"),
         (replace(WELL, status=with_part("watcher", ME, "starting")), "watcher", "warning"),

@@ -58,6 +58,7 @@ def up(
             print_json({"url": status.url, "state": status.state, "versions": status.versions})
         else:
             _print_access(status, directory, service)
+        _warn_of_channels(service)
 
 
 def down(timeout_s: Seconds = 60.0) -> None:
@@ -169,6 +170,17 @@ def _print_access(
     typer.echo(f"  from elsewhere {tunnel_line(host, port)}")
     typer.echo('  in a shell     eval "$(crboost up --env)"')
     typer.echo(f"  logs           {directory.logs}")
+
+
+def _warn_of_channels(service: ServiceSettings) -> None:
+    """Say so where people will not be told what happens."""
+    if not service.notify:
+        return
+    from crboost.doctor.service import judge_channels, service_facts
+
+    found = judge_channels(service_facts(service))
+    if found.status != "ok":
+        typer.echo(f"warning: {found.found}\n  -> {found.fix}", err=True)
 
 
 def _print_environment(directory: ServiceDirectory) -> None:

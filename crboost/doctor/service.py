@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from crboost.doctor.findings import Finding, failed, ok, skipped, warning
 from crboost.errors import CrboostError
 from crboost.service.api import Api, ApiError
+from crboost.service.channels import PROBLEM_VARIABLE, channel_problems
 from crboost.service.deployed import VARIABLE, deployment_fingerprint
 from crboost.service.directory import ServiceDirectory
 from crboost.service.status import Part, ServiceStatus, read_status
-from crboost.settings import ServiceSettings
+from crboost.settings import ServiceSettings, settings_file
 
 POOL = "headnode"
 UP = "crboost up"
@@ -31,6 +32,8 @@ class ServiceFacts:
         deployed: fingerprint of what they were made of.
         fingerprint: of what is installed now.
         workers: names of the workers that are online; None: the server would not say.
+        channels: names of those who are told what happens.
+        deaf: why somebody of them hears nothing.
     """
 
     directory: ServiceDirectory
@@ -44,6 +47,8 @@ class ServiceFacts:
     deployed: str | None = None
     fingerprint: str = ""
     workers: Sequence[str] | None = None
+    channels: Sequence[str] = ()
+    deaf: Sequence[str] = ()
 
 
 def service_facts(service: ServiceSettings) -> ServiceFacts:
@@ -67,10 +72,18 @@ def service_facts(service: ServiceSettings) -> ServiceFacts:
         healthy=healthy,
         stranger=_stranger(url) if healthy else None,
         deployments=_deployments(api) if healthy else None,
-        deployed=_deployed(api) if healthy else None,
+        deployed=_variable(api, VARIABLE) if healthy else None,
         fingerprint=deployment_fingerprint(service),
         workers=_workers(api) if healthy else None,
+        channels=[one.name for one in service.notify],
+        deaf=_deaf(service, api if healthy else None),
     )
+
+
+def _deaf(service: ServiceSettings, api: Api | None) -> list[str]:
+    found = list(channel_problems(service.notify).values())
+    unmade = _variable(api, PROBLEM_VARIABLE) if api is not None else None
+    return [*found, f"Prefect's automations were not made: {unmade}"] if unmade else found
 
 
 def _stranger(url: str) -> int | None:
@@ -90,9 +103,9 @@ def _deployments(api: Api) -> list[str] | None:
     return sorted(flows[one["flow_id"]] for one in found if "crboost" in one["tags"])
 
 
-def _deployed(api: Api) -> str | None:
+def _variable(api: Api, name: str) -> str | None:
     try:
-        return str(api.get(f"/variables/name/{VARIABLE}")["value"])
+        return str(api.get(f"/variables/name/{name}")["value"])
     except ApiError:
         return None
 
@@ -128,6 +141,7 @@ def judge_service(facts: ServiceFacts, *, wanted: bool) -> list[Finding]:
         _judge_deployments(facts, status),
         _judge_worker(facts, status),
         _judge_watcher(status),
+        judge_channels(facts),
     ]
 
 
@@ -197,6 +211,15 @@ def _judge_watcher(status: ServiceStatus) -> Finding:
     if part.state != "running":
         return warning(check, f"{part.state}{_why(part)}", "look again in a minute")
     return ok(check, f"process {part.process.pid}{_restarts(part)}")
+
+
+def judge_channels(facts: ServiceFacts) -> Finding:
+    """Whether people can be told what happens; never a reason to process nothing."""
+    check = "service.notify"
+    if facts.deaf:
+        how = f"correct it in {settings_file()}, then {UP}; crboost notify --test tries it"
+        return warning(check, "; ".join(facts.deaf), how)
+    return ok(check, ", ".join(facts.channels) or "nobody is told of failures")
 
 
 def _why(part: Part | None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crboost import __version__
 from crboost.resources import resource_directory
+from crboost.service.channels import address_digest
 from crboost.settings import ServiceSettings
 
 #: Prefect variable that holds the fingerprint, in the database that holds the deployments.
@@ -28,12 +29,15 @@ def versions() -> dict[str, str]:
 def deployment_fingerprint(service: ServiceSettings) -> str:
     """Of the installed flows, forms and definitions, and of the service's settings.
 
-    The address does not count: it may be given on the command line.
+    The server's address does not count: it may be given on the command line. Those of channels
+    do, also where they stand in files.
     """
     digest = hashlib.sha256()
     for text in (*versions().values(), sys.executable):
         digest.update(text.encode() + b"\0")
     digest.update(service.model_dump_json(exclude={"host", "port"}).encode())
+    for channel in service.notify:
+        digest.update(address_digest(channel).encode() + b"\0")
     for path in _sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -58,6 +58,8 @@ class Service:
         settings.write_text(
             f'python = "{interpreter}"\n[service]\ndirectory = "{self.directory.path}"\n'
             f"port = {self.port}\nrestart_seconds = 0.2\n"
+            '[[service.notify]]\nname = "typo"\nurl = "carrier-pigeon://loft"\n'
+            '[[service.notify]]\nname = "lost"\nurl_file = "/nowhere/address"\n'
         )
         kept = {key: one for key, one in os.environ.items() if not key.startswith("PREFECT_")}
         self.settings = f"CRBOOST_SETTINGS={settings}"
@@ -72,6 +74,7 @@ class Service:
     def up(self) -> str:
         done = self.crboost("up")
         assert done.returncode == 0, done.stderr + self.logs()
+        assert "warning: " in done.stderr and "channel 'typo'" in done.stderr
         return done.stdout
 
     @property
@@ -169,9 +172,13 @@ def test_one_command_and_everything_is_there(service: Service) -> None:
     status = {one["check"]: one["status"] for one in checked["findings"]}
     assert set(status) == {
         "service.supervisor", "service.server", "service.login", "service.deployments",
-        "service.worker", "service.watcher",
+        "service.worker", "service.watcher", "service.notify",
     }  # fmt: skip
+    # Wrong addresses are said, and keep nothing from being processed.
+    assert status.pop("service.notify") == "warning"
     assert set(status.values()) == {"ok"}, checked
+    (deaf,) = (one["found"] for one in checked["findings"] if one["check"] == "service.notify")
+    assert "channel 'typo'" in deaf and "/nowhere/address cannot be read" in deaf
     assert service.up() == said  # again: nothing happens
     exports = service.crboost("up", "--env").stdout
     assert f"export PREFECT_API_AUTH_STRING={login}\n" in exports
