@@ -7,27 +7,34 @@ Prefect makes its forms of them, and its server refuses what they refuse before 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     create_model,
     model_serializer,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from crboost.catalogue import CATALOGUE
+from crboost.errors import ParameterError
 from crboost.parameters import (
+    DEFAULT_JOBS,
     JOB_MODELS,
     Acquisition,
     Computing,
     Microscope,
     ParameterModel,
     field_facts,
+    job_type_of,
 )
 
 GROUPS: Mapping[str, type[ParameterModel]] = {
@@ -35,6 +42,10 @@ GROUPS: Mapping[str, type[ParameterModel]] = {
     "acquisition": Acquisition,
     "computing": Computing,
 }
+
+
+#: Part of a pattern: the number of a further job of a type, after "__".
+FURTHER = "([2-9]|[1-9][0-9]+)"
 
 
 class Changes(ParameterModel):
@@ -54,6 +65,49 @@ class Changes(ParameterModel):
         for position, (name, value) in enumerate(properties.items()):
             properties[name] = {**_without_null(value), "position": position}
         return made
+
+
+class JobChanges(Changes):
+    """Groups of job parameters: one for each type, and others for further jobs of a type.
+
+    A further job (`tsAlignment__2`) has no place in the form; it can be named where the group is
+    given as JSON.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _further_jobs(self) -> JobChanges:
+        for node, value in (self.__pydantic_extra__ or {}).items():
+            group = CHANGES_OF_JOBS[job_type_of(_job(node))]
+            # Its fields are named in errors as those of the other groups are.
+            given = {node: value}
+            model = create_model("FurtherJob", __base__=ParameterModel, **{node: (group, ...)})
+            self.__pydantic_extra__[node] = getattr(model.model_validate(given), node)  # type: ignore[index]
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        made = super().__get_pydantic_json_schema__(schema, handler)
+        shown = handler.resolve_ref_schema(made)
+        shown["patternProperties"] = {
+            f"^{name}__{FURTHER}$": {"$ref": value["$ref"]}
+            for name, value in shown["properties"].items()
+        }
+        shown["additionalProperties"] = False
+        for name, value in shown["properties"].items():
+            if name not in DEFAULT_JOBS:
+                shown["properties"][name] = _folded(value)
+        return made
+
+
+def _folded(value: JsonSchemaValue) -> JsonSchemaValue:
+    """A group that a form shows when somebody asks for it: one of two tabs, the other is empty."""
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    rest = {key: part for key, part in value.items() if key != "$ref"}
+    return {**rest, "anyOf": [{**nothing, "title": "as it is"}, {"$ref": value["$ref"]}]}
 
 
 def _without_null(value: JsonSchemaValue) -> JsonSchemaValue:
@@ -131,12 +185,18 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
 
 
-def parameter_changes(name: str, jobs: Sequence[str]) -> type[Changes]:
-    """The groups that a form shows: the project's, and one for each of `jobs`."""
+def parameter_changes(
+    name: str, jobs: Sequence[str], *, further_jobs: bool = False
+) -> type[Changes]:
+    """The groups that a form shows: the project's, and one for each of `jobs`.
+
+    Args:
+        further_jobs: further jobs of these types may have parameters too.
+    """
     job_groups = create_model(
         f"{name}Jobs",
-        __base__=Changes,
-        **_groups({job: changes_to(JOB_MODELS[job], CATALOGUE[job].title) for job in jobs}),
+        __base__=JobChanges if further_jobs else Changes,
+        **_groups({job: CHANGES_OF_JOBS[job] for job in jobs}),
     )
     job_groups.model_config["title"] = "Job parameters"
     groups = {group: changes_to(model, group.capitalize()) for group, model in GROUPS.items()}
@@ -170,5 +230,37 @@ def overrides_of(changes: Changes | Mapping[str, Any] | None) -> dict[str, Any]:
 PREPROCESS_JOBS = ("fsMotionAndCtf", "motionCorr", "ctfFind")
 RECONSTRUCT_JOBS = ("tsReconstruct", "reconstructTomograms")
 
-JobName = Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
-"""A job type, for a form's list of choices."""
+#: The default jobs first, then the others in the order in which they follow each other.
+ALL_JOBS = (*DEFAULT_JOBS, *(name for name in CATALOGUE if name not in DEFAULT_JOBS))
+
+CHANGES_OF_JOBS: Mapping[str, type[Changes]] = {
+    name: changes_to(JOB_MODELS[name], CATALOGUE[name].title) for name in ALL_JOBS
+}
+
+#: More jobs than anybody names in one run.
+_MOST_JOBS = 24
+_JOB_PATTERN = f"^({'|'.join(ALL_JOBS)})(__{FURTHER})?$"
+
+
+def _job(name: str) -> str:
+    try:
+        job_type_of(name)
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+JobNames = Annotated[
+    list[Annotated[str, AfterValidator(_job)]],
+    WithJsonSchema(
+        {
+            "type": "array",
+            # A form offers what `items` enumerates. To a validator `items` is only what comes
+            # after `prefixItems`, and there further jobs of a type are as good.
+            "items": {"type": "string", "enum": list(ALL_JOBS)},
+            "prefixItems": [{"type": "string", "pattern": _JOB_PATTERN}] * _MOST_JOBS,
+            "maxItems": _MOST_JOBS,
+        }
+    ),
+]
+"""Names of jobs: types, which a form offers, and further jobs of a type."""

@@ -16,12 +16,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from crboost.parameters import DEFAULT_JOBS
 from flows.parameters import (
+    ALL_JOBS,
     PREPROCESS_JOBS,
     RECONSTRUCT_JOBS,
     Changes,
-    JobName,
+    JobNames,
     overrides_of,
     parameter_changes,
 )
@@ -36,14 +36,14 @@ ProjectDirectory = Annotated[
     ),
 ]
 _JOBS = Field(json_schema_extra={"title": "Jobs"})
-Jobs = Annotated[list[JobName], _JOBS]
+Jobs = Annotated[JobNames, _JOBS]
 PreprocessJobs = Annotated[list[Literal["fsMotionAndCtf", "motionCorr", "ctfFind"]], _JOBS]
 ReconstructJobs = Annotated[list[Literal["tsReconstruct", "reconstructTomograms"]], _JOBS]
 RunMode = Annotated[Literal["new", "continue"], Field(json_schema_extra={"title": "Mode"})]
 #: How a form calls its models of parameters.
 TO_CHANGE = Field(json_schema_extra={"title": "Parameters to change"})
 
-ProcessChanges = parameter_changes("ProcessChanges", DEFAULT_JOBS)
+ProcessChanges = parameter_changes("ProcessChanges", ALL_JOBS, further_jobs=True)
 ImportChanges = parameter_changes("ImportChanges", ["importmovies"])
 PreprocessChanges = parameter_changes("PreprocessChanges", PREPROCESS_JOBS)
 AlignChanges = parameter_changes("AlignChanges", ["tsAlignment"])

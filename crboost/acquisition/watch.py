@@ -29,11 +29,11 @@ from crboost.acquisition.arrivals import (
     is_of_interest,
 )
 from crboost.acquisition.facts import Report
-from crboost.acquisition.filesystems import needs_polling
 from crboost.acquisition.mdoc import LARGEST_MDOC_BYTES, parse_mdoc
 from crboost.acquisition.movies import inspect_movie
 from crboost.acquisition.tilt_series import tilt_series_from_mdoc
 from crboost.errors import CrboostError, FileFormatError, ParameterError, ProjectError
+from crboost.file_systems import shared_file_system
 from crboost.files import read_json, write_json
 
 Method = Literal["auto", "events", "polling"]
@@ -121,7 +121,7 @@ class Watcher:
         self.polling = method == "polling"
         if method == "auto":
             for root in self.roots:
-                kind = needs_polling(root)
+                kind = shared_file_system(root)
                 if kind is not None:
                     self.polling = True
                     self._tell(f"{root} is on {kind}: looking every {self._poll} s")

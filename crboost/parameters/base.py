@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class ParameterModel(BaseModel):
@@ -24,6 +33,24 @@ class ParameterModel(BaseModel):
             if plain in (int, float):
                 raise ValueError("must be a number, not true or false")
         return value
+
+
+class SchemaKeywords:
+    """In an `Annotated` type: what JSON schema can say of the validator beside it.
+
+    Prefect's server reads no Python: it refuses by this before a run exists.
+
+    Args:
+        keywords: of JSON schema, such as `pattern` or `multipleOf`.
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        self.keywords = keywords
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), **self.keywords}
 
 
 def field(

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, model_validator
 
 from crboost.errors import ParameterError
 from crboost.parameters.acquisition import Acquisition
-from crboost.parameters.base import closest, field, field_facts
+from crboost.parameters.base import SchemaKeywords, closest, field, field_facts
 from crboost.parameters.denoise_jobs import DenoisePredict, DenoiseTrain
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
 from crboost.parameters.membrain_jobs import MembraneSegmentation
@@ -46,6 +46,9 @@ def _all_or_some(value: int) -> int:
     if value == 0:
         raise ValueError("must be -1 (all) or at least 1")
     return value
+
+
+AllOrSome = Annotated[int, AfterValidator(_all_or_some), SchemaKeywords(**{"not": {"const": 0}})]
 
 
 class ImportMovies(CpuJobParameters):
@@ -85,7 +88,7 @@ class ImportMovies(CpuJobParameters):
         'third pixel_size_angstrom=2.7": pattern of their names, name of the group, and values of '
         "the microscope that differ (docs/optics-groups.md).",
     )
-    do_at_most: Annotated[int, AfterValidator(_all_or_some)] = field(
+    do_at_most: AllOrSome = field(
         -1, title="At most", description="Import at most so many tilt series; -1: all.", ge=-1
     )
 

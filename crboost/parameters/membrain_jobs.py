@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from crboost.parameters.base import field
+from crboost.parameters.base import SchemaKeywords, field
 from crboost.parameters.job_base import JobParameters
 
 #: The network halves its windows five times; `segment.py` of membrain-seg refuses others. With 32
@@ -18,6 +18,9 @@ def _window(size_px: int) -> int:
     if size_px % WINDOW_STEP_PX:
         raise ValueError(f"must be a multiple of {WINDOW_STEP_PX} px")
     return size_px
+
+
+WindowSize = Annotated[int, AfterValidator(_window), SchemaKeywords(multipleOf=WINDOW_STEP_PX)]
 
 
 class MembraneSegmentation(JobParameters):
@@ -85,7 +88,7 @@ class MembraneSegmentation(JobParameters):
         ge=2,
         le=10_000_000,
     )
-    sliding_window_size_px: Annotated[int, AfterValidator(_window)] = field(
+    sliding_window_size_px: WindowSize = field(
         160,
         title="Window",
         description="Edge of what the network sees at once, a multiple of 32; smaller ones need "

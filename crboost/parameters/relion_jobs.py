@@ -14,18 +14,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, model_validator
 
 from crboost.parameters.acquisition import Acquisition
-from crboost.parameters.base import field
+from crboost.parameters.base import SchemaKeywords, field
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
 from crboost.parameters.shaped_text import VolumeSize, parse_size
 
+_POINT_GROUP = (
+    "[CDcd][1-9][0-9]?[HVhv]?|[Tt][DHdh]?|[Oo][Hh]?|[Ii][1-5]?[Hh]?|[Cc][ISis]"  # RELION's names
+)
+SYMMETRY_PATTERN = rf"^\s*(?:{_POINT_GROUP})\s*$"
+OPTIONAL_SYMMETRY_PATTERN = rf"^\s*(?:{_POINT_GROUP})?\s*$"
+
 
 def _symmetry(text: str) -> str:
-    group = text.strip().upper()
-    if not re.fullmatch(
-        "[CD][1-9][0-9]?|C[1-9][0-9]?[HV]|D[1-9][0-9]?[HV]|T[DH]?|OH?|I[1-5]?H?|C[IS]", group
-    ):
+    if not re.search(SYMMETRY_PATTERN, text):
         raise ValueError('must be a point group of RELION, like "C1", "D7", "O" or "I1"')
-    return group
+    return text.strip().upper()
 
 
 def _symmetry_or_none(text: str) -> str:
@@ -57,11 +60,18 @@ def _even_or_none(value: int) -> int:
     return value
 
 
-Symmetry = Annotated[str, AfterValidator(_symmetry)]
-OptionalSymmetry = Annotated[str, AfterValidator(_symmetry_or_none)]
+Symmetry = Annotated[str, AfterValidator(_symmetry), SchemaKeywords(pattern=SYMMETRY_PATTERN)]
+OptionalSymmetry = Annotated[
+    str, AfterValidator(_symmetry_or_none), SchemaKeywords(pattern=OPTIONAL_SYMMETRY_PATTERN)
+]
 Arguments = Annotated[str, AfterValidator(_arguments)]
-BoxSize = Annotated[int, AfterValidator(_even)]
-CropSize = Annotated[int, AfterValidator(_even_or_none)]
+BoxSize = Annotated[int, AfterValidator(_even), SchemaKeywords(multipleOf=2)]
+CropSize = Annotated[
+    int,
+    AfterValidator(_even_or_none),
+    # Not anyOf: a form would make two fields of it.
+    SchemaKeywords(**{"if": {"minimum": 0}, "then": {"minimum": 16, "multipleOf": 2}}),
+]
 
 
 class RelionJobParameters(JobParameters):

@@ -12,7 +12,19 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from crboost.parameters.base import number_text
+from crboost.parameters.base import SchemaKeywords, number_text
+
+_NUMBER = r"\+?(?=[0-9.]*[1-9])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+RANGE_PATTERN = rf"^\s*{_NUMBER}\s*:\s*{_NUMBER}\s*$"
+"""Two numbers above zero with a colon between them; which is the larger no pattern can say."""
+
+WHOLE_NUMBER = "0*[1-9][0-9]*"
+"""Part of a pattern: a whole number above zero."""
+
+
+def size_pattern(count: int) -> str:
+    """The pattern of `count` whole numbers above zero with an x between them."""
+    return r"^\s*" + r"\s*[xX]\s*".join([WHOLE_NUMBER] * count) + r"\s*$"
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -27,6 +39,8 @@ def parse_range(text: str) -> tuple[float, float]:
         raise ValueError('must be two numbers with a colon between them, like "30:6"') from None
     if not (math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0):
         raise ValueError("both numbers must be above zero")
+    if not re.search(RANGE_PATTERN, text):  # "1_0:2" is two numbers for Python alone
+        raise ValueError('must be two numbers with a colon between them, like "30:6"')
     return first, second
 
 
@@ -37,13 +51,12 @@ def parse_size(text: str, count: int) -> tuple[int, ...]:
         ValueError: not `count` whole numbers above zero with an x between them.
     """
     parts = [part.strip() for part in re.split("[xX]", text)]
-    if len(parts) != count or not all(part.isascii() and part.isdigit() for part in parts):
+    if not re.search(size_pattern(count), text):
+        if len(parts) == count and any(re.fullmatch("0+", part) for part in parts):
+            raise ValueError("every number must be at least 1")
         like = "x".join(["4096", "4096", "2048"][:count])
         raise ValueError(f'must be {count} whole numbers with an x between them, like "{like}"')
-    numbers = tuple(int(part) for part in parts)
-    if min(numbers) < 1:
-        raise ValueError("every number must be at least 1")
-    return numbers
+    return tuple(int(part) for part in parts)
 
 
 def _resolution_range(text: str) -> str:
@@ -93,16 +106,19 @@ def _two_numbers(value: Any) -> Any:
     return value
 
 
-ResolutionRange = Annotated[str, AfterValidator(_resolution_range)]
+_RANGE = SchemaKeywords(pattern=RANGE_PATTERN)
+_SIZE = SchemaKeywords(pattern=size_pattern(3))
+
+ResolutionRange = Annotated[str, AfterValidator(_resolution_range), _RANGE]
 """Text "coarsest:finest" in Å, the larger number first."""
 
-DefocusRange = Annotated[str, AfterValidator(_defocus_range)]
+DefocusRange = Annotated[str, AfterValidator(_defocus_range), _RANGE]
 """Text "minimum:maximum" in µm, the smaller number first."""
 
-Grid = Annotated[str, AfterValidator(_three)]
+Grid = Annotated[str, AfterValidator(_three), _SIZE]
 """Text "XxYxZ" (or "XxYxT") of three whole numbers."""
 
-VolumeSize = Annotated[str, AfterValidator(_three)]
+VolumeSize = Annotated[str, AfterValidator(_three), _SIZE]
 """Text "XxYxZ" in unbinned pixels."""
 
 _Pixels = Annotated[int, Field(ge=1)]

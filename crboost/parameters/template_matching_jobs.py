@@ -7,14 +7,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from crboost.parameters.base import field, number_text
+from crboost.parameters.base import SchemaKeywords, field, number_text
 from crboost.parameters.job_base import JobParameters
-from crboost.parameters.shaped_text import parse_range
+from crboost.parameters.shaped_text import RANGE_PATTERN, WHOLE_NUMBER, parse_range
 
 #: Point groups; C groups about z are pytom's own, the others are searched by an angle list.
 Symmetry = Literal[
     "C1", "C2", "C3", "C4", "C5", "C6", "D2", "D3", "D4", "D5", "D6", "T", "O", "I1", "I2"
 ]
+
+
+SPLIT_PATTERN = rf"^(?:auto|\s*{WHOLE_NUMBER}(?:[:xX ]+{WHOLE_NUMBER}){{2}}\s*)$"
 
 
 def _band(text: str) -> str:
@@ -34,11 +37,15 @@ def _split(text: str) -> str:
     if text == "auto":
         return text
     parts = re.split("[:xX ]+", text.strip())
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    if not re.search(SPLIT_PATTERN, text):
+        if len(parts) == 3 and any(re.fullmatch("0+", part) for part in parts):
+            raise ValueError("every number must be at least 1")
         raise ValueError('must be "auto" or three whole numbers, like "2:2:1"')
-    if min(int(part) for part in parts) < 1:
-        raise ValueError("every number must be at least 1")
     return ":".join(str(int(part)) for part in parts)
+
+
+Band = Annotated[str, AfterValidator(_band), SchemaKeywords(pattern=RANGE_PATTERN)]
+GpuSplit = Annotated[str, AfterValidator(_split), SchemaKeywords(pattern=SPLIT_PATTERN)]
 
 
 class TemplateMatching(JobParameters):
@@ -118,13 +125,13 @@ class TemplateMatching(JobParameters):
         title="Mask not spherical",
         description="The mask is no sphere: it is turned with the template, in twice the time.",
     )
-    bandpass_filter: Annotated[str, AfterValidator(_band)] | None = field(
+    bandpass_filter: Band | None = field(
         None,
         title="Band-pass",
         description='Low-pass and high-pass resolution of the search, "20:500"; None: all.',
         unit="Å",
     )
-    gpu_split: Annotated[str, AfterValidator(_split)] = field(
+    gpu_split: GpuSplit = field(
         "auto",
         title="Parts on the GPU",
         description='Parts of the tomogram in x, y and z that fit the GPU, "2:2:1"; auto: 2:2:1.',

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from crboost.parameters.base import field
+from crboost.parameters.base import SchemaKeywords, field
 from crboost.parameters.job_base import JobParameters
 
 
@@ -19,6 +19,9 @@ def _command(text: str) -> str:
     if not words:
         raise ValueError("must be a command line, or none")
     return text.strip()
+
+
+CommandLine = Annotated[str, AfterValidator(_command), SchemaKeywords(pattern=r"\S")]
 
 
 class TiltFilter(JobParameters):
@@ -106,7 +109,7 @@ class TiltFilter(JobParameters):
         ge=1,
         le=500,
     )
-    classifier_command: Annotated[str, AfterValidator(_command)] | None = field(
+    classifier_command: CommandLine | None = field(
         None,
         title="Classifier",
         description="Command that judges tilt images: it is called with the names of a CSV table "

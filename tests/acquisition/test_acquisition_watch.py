@@ -23,7 +23,6 @@ from crboost.acquisition.facts import (
     SeriesPartial,
     SeriesReopened,
 )
-from crboost.acquisition.filesystems import filesystem_of
 from crboost.acquisition.microscope_simulation import Mishaps, Pace, run, schedule
 from crboost.acquisition.watch import Method, Rhythm, Watcher
 from crboost.cpu.example_data import ExampleData, make_example_data
@@ -351,32 +350,6 @@ def test_wrong_roots_states_and_times_are_refused(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     with Watcher([tmp_path / "inside", tmp_path], QUICK, state_file=state) as watcher:
         assert watcher.roots == (tmp_path.resolve(),)
-
-
-MOUNTS = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-40 22 0:50 / /data rw,relatime shared:9 - nfs4 server:/export rw,vers=4.2
-41 40 0:51 / /data/local\040disk rw - xfs /dev/sdb1 rw
-42 22 0:52 / /microscope rw - autofs systemd-1 rw
-43 22 0:53 / /microscope rw - cifs //microscope/frames rw
-44 22 0:54 / /home/user/mnt rw - fuse.sshfs user@host:/ rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("directory", "kind"),
-    [
-        ("/home", "ext4"),
-        ("/data", "nfs4"),
-        ("/data/session", "nfs4"),
-        ("/database", "ext4"),
-        ("/data/local disk/session", "xfs"),
-        ("/microscope/today", "cifs"),
-        ("/home/user/mnt/x", "fuse.sshfs"),
-    ],
-)
-def test_filesystems_are_told_by_the_mounts(directory: str, kind: str) -> None:
-    assert filesystem_of(Path(directory), MOUNTS) == kind
-    assert filesystem_of(Path(directory), "") is None
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from browser.chromium import Browser
 from browser.service import Service
 
 from crboost.project import Project
+from flows.parameters import ALL_JOBS
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -43,6 +44,8 @@ def test_the_form_says_what_a_value_is(browser: Browser, deployed: Service) -> N
         "Defocus range (µm) (Optional)",
         "Tilt-series alignment (Optional)",
         "Tomogram reconstruction (Optional)",
+        "Motion correction (RELION) (Optional)",
+        "3D auto-refine (Optional)",
         "Computing (Optional)",
     ]
     text = browser.wait_text(*expected)
@@ -53,6 +56,7 @@ def test_the_form_says_what_a_value_is(browser: Browser, deployed: Service) -> N
         "Krios_G3", "Krios_G4", "Glacios", "Talos", "Custom",
     ]  # fmt: skip
     assert browser.options("Invert tilt angles", within="Acquisition") == ["true", "false"]
+    assert browser.options("Jobs") == list(ALL_JOBS)
     assert browser.value("Mode") == "new"
     assert browser.value("Pixel size (Å)", within="Microscope") == ""
 
@@ -84,12 +88,17 @@ def test_the_form_refuses_and_then_starts_a_run(
     # The list first: while it closes it may lie over the button.
     browser.choose("Invert tilt angles", "true", within="Acquisition")
     browser.fill("Amplitude contrast", "0.08", within="Microscope")
+    # What nobody runs by default is folded up.
+    assert "Group frames" not in browser.text()
+    browser.click("Motion correction (RELION)")
+    browser.fill("Group frames", "4")
     browser.click("Submit")
     (run,) = eventually(runs, 60)
     assert (run["parameters"]["jobs"], run["parameters"]["mode"]) == (["importmovies"], "new")
     assert run["parameters"]["parameters"] == {
         "microscope": {"amplitude_contrast": 0.08},
         "acquisition": {"invert_tilt_angles": True},
+        "jobs": {"motionCorr": {"group_frames": 4}},
     }
 
     browser.open(f"{deployed.url}/runs/flow-run/{run['id']}", login=deployed.login)
@@ -99,5 +108,6 @@ def test_the_form_refuses_and_then_starts_a_run(
     values = simulated_project.parameters()
     assert values.microscope.amplitude_contrast == 0.08
     assert values.acquisition.invert_tilt_angles is True
+    assert values.value("jobs.motionCorr.group_frames") == 4
     job = simulated_project.directory / "External/job001"
     assert (job / "RELION_JOB_EXIT_SUCCESS").exists()

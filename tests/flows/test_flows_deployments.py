@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
@@ -11,19 +12,25 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+from jsonschema.exceptions import best_match
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 
-from crboost.parameters import JOB_MODELS, ParameterModel, field_facts
+from crboost.parameters import DEFAULT_JOBS, JOB_MODELS, ParameterModel, field_facts
 from crboost.parameters.base import field
-from flows.housekeeping import disk_of, disk_rows
+from flows.housekeeping import disk_rows, disks_of
 from flows.local_server import LocalServer
 from flows.parameters import (
+    ALL_JOBS,
     GROUPS,
     changes_to,
     form_fields,
     overrides_of,
     parameter_changes,
 )
+from flows.service import ProcessChanges, process_project
 
+ROOT = Path(__file__).parents[2]
 DEPLOYED = {
     "process-project/headnode", "import/headnode", "preprocess/headnode", "align/headnode",
     "reconstruct/headnode", "plan-project/headnode", "ingest/headnode", "housekeeping/headnode",
@@ -131,6 +138,71 @@ def test_the_groups_of_a_form_begin_with_the_science() -> None:
     assert titles == ["Microscope", "Acquisition", "Job parameters", "Computing"]
 
 
+def test_a_form_has_the_parameters_of_every_job_type() -> None:
+    for job, model in JOB_MODELS.items():
+        name = form_fields(model)[-1]
+        value = field_facts(model, name).default
+        given = {"jobs": {job: {name: value}, f"{job}__2": {name: value}}}
+        assert schema_refuses(given) == ""
+        expected = {f"jobs.{node}.{name}": value for node in given["jobs"] if value is not None}
+        assert overrides_of(ProcessChanges.model_validate(given)) == expected
+    assert list(ALL_JOBS[:4]) == list(DEFAULT_JOBS) and set(ALL_JOBS) == set(JOB_MODELS)
+
+
+@pytest.mark.parametrize("name", ["tsAlignment__1", "tsAlignment__", "alignment", "class3d__x"])
+def test_only_jobs_that_can_be_have_parameters(name: str) -> None:
+    given: dict[str, Any] = {"jobs": {name: {}}}
+    assert name in schema_refuses(given)
+    with pytest.raises(ValueError, match=name):
+        ProcessChanges.model_validate(given)
+    assert name in schema_refuses(None, jobs=[name])
+
+
+@functools.cache
+def schema_of_process_project() -> dict[str, Any]:
+    return parameter_schema(process_project.fn).model_dump()
+
+
+def schema_refuses(changes: dict[str, Any] | None, **more: Any) -> str:
+    """What Prefect's server says to these parameters; "" if it takes them."""
+    given = {"project_dir": "/p", **({"parameters": changes} if changes else {}), **more}
+    error = best_match(validate(given, schema_of_process_project()))
+    return f"{error.json_path}: {error.message}" if error is not None else ""
+
+
+SHAPES: dict[str, tuple[list[Any], list[Any]]] = {
+    "fsMotionAndCtf.m_range_min_max": (
+        ["500:10", " 30 : 6.5", "1e2:.5", "+30:6."],
+        ["500-10", "500", "0:5", "-5:3", "a:b", "3:0.0"],
+    ),
+    "fsMotionAndCtf.c_defocus_min_max": (["1.1:8"], ["1.1", "1_1:8", "inf:2", ""]),
+    "fsMotionAndCtf.m_grid": (["1x1x3", "2X2 x 1"], ["1x1", "1x1x0", "1x1x3x1", "axbxc"]),
+    "reconstructTomograms.tomo_dimensions": (["4096x4096x2048"], ["4096,4096,2048"]),
+    "templateMatching.bandpass_filter": (["20:500"], ["20-500"]),
+    "templateMatching.gpu_split": (["auto", "2:2:1", "2x2 1"], ["2:2", "0:1:1", "all"]),
+    "class3d.symmetry": (["C1", "d7", "O", "I2", "Ci", "c2v"], ["X1", "C0", "C", "I9", ""]),
+    "refine3d.relax_symmetry": (["", "C2"], ["Z2"]),
+    "ctfFind.box_px": ([512], [511]),
+    "subtomoExtraction.crop_size": ([-1, 16, 224], [0, 14, 225]),
+    "membraneSegmentation.sliding_window_size_px": ([160], [161]),
+    "importmovies.do_at_most": ([-1, 1], [0]),
+    "tiltFilter.classifier_command": (["run it"], [" "]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_the_schema_and_the_models_refuse_the_same_shapes(path: str) -> None:
+    job, name = path.split(".")
+    good, bad = SHAPES[path]
+    for value in good:
+        assert schema_refuses({"jobs": {job: {name: value}}}) == ""
+        JOB_MODELS[job].model_validate({name: value})
+    for value in bad:
+        assert f"jobs.{job}.{name}" in schema_refuses({"jobs": {job: {name: value}}}), value
+        with pytest.raises(ValueError, match=name):
+            JOB_MODELS[job].model_validate({name: value})
+
+
 def test_only_what_is_set_becomes_an_override() -> None:
     form = parameter_changes("SomeChanges", ["tsAlignment"])
 
@@ -165,10 +237,13 @@ def test_a_form_refuses_what_the_models_refuse(changes: dict[str, Any]) -> None:
 
 
 def test_a_disk_is_reported_in_gb(tmp_path: Path) -> None:
-    disk = disk_of(tmp_path)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    disk, gone = disks_of([tmp_path, tmp_path / "nowhere", inside])  # a disk once
 
-    (row,) = disk_rows([disk])
+    row, missing = disk_rows([disk, gone])
 
+    assert gone.missing and missing["directory"] == f"{tmp_path / 'nowhere'} (missing)"
     assert 0 <= disk.free <= disk.total
     assert row["directory"] == str(tmp_path)
     assert row["size GB"] == pytest.approx(disk.total / 1e9, abs=0.06)
@@ -181,7 +256,13 @@ def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deploye
 
     assert set(found) == DEPLOYED
     assert all(one["enforce_parameter_schema"] for one in found.values())
-    assert {one["work_queue_name"] for one in found.values()} == {"headnode"}
+    upkeep = {"ingest/headnode", "plan-project/headnode", "housekeeping/headnode"}
+    queues = {name: one["work_queue_name"] for name, one in found.items()}
+    assert queues == {name: "upkeep" if name in upkeep else "headnode" for name in DEPLOYED}
+    queues = post(server, "/work_pools/headnode/queues/filter", {}).json()
+    limited = {one["name"]: (one["priority"], one["concurrency_limit"]) for one in queues}
+    assert limited["upkeep"] == (1, None)  # these never wait for those
+    assert limited["headnode"] == (2, 4)
     assert all("crboost" in one["tags"] and one["description"] for one in found.values())
     assert [one["active"] for one in found["housekeeping/headnode"]["schedules"]] == [False]
     assert [one["active"] for one in found["ingest/headnode"]["schedules"]] == [True]
@@ -192,7 +273,25 @@ def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deploye
     assert trigger["for_each"] == ["prefect.resource.id"]
     limits = {name: one["global_concurrency_limit"]["limit"] for name, one in found.items()}
     assert limits["housekeeping/headnode"] == 1
-    assert limits["process-project/headnode"] == 8
+    assert limits["process-project/headnode"] == 12
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+def test_a_checkout_deploys_the_same_from_its_root(server: LocalServer, deployed: str) -> None:
+    """`prefect.yaml` at the root is the file of the package."""
+
+    def facts() -> dict[str, Any]:
+        kept = ("id", "entrypoint", "tags", "work_queue_name", "parameter_openapi_schema")
+        return {name: [one[key] for key in kept] for name, one in deployments(server).items()}
+
+    before = facts()
+    for _ in range(2):
+        made = command(server, "-m", "prefect", "--no-prompt", "deploy", "--all", cwd=ROOT)
+        assert made.returncode == 0, made.stdout + made.stderr
+        assert facts() == before
+    automations = post(server, "/automations/filter", {}).json()
+    assert len([one for one in automations if "crboost.tilt-series.arrived" in str(one)]) == 1
 
 
 @pytest.mark.prefect
@@ -210,6 +309,19 @@ def test_deploying_twice_makes_each_deployment_once(server: LocalServer, deploye
             {"project_dir": "/p", "parameters": {"jobs": {"tsAlignment": {"dark_threshold": 1.5}}}},
             "1.5",
         ),
+        (
+            {"project_dir": "/p", "parameters": {"jobs": {"fsMotionAndCtf": {"m_grid": "1x3"}}}},
+            "m_grid",
+        ),
+        (
+            {"project_dir": "/p", "parameters": {"jobs": {"refine3d": {"symmetry": "X1"}}}},
+            "refine3d.symmetry",
+        ),
+        (
+            {"project_dir": "/p", "parameters": {"jobs": {"class3d__2": {"symmetry": "X1"}}}},
+            "class3d__2.symmetry",
+        ),
+        ({"project_dir": "/p", "jobs": ["tsAlignment__1"]}, "tsAlignment__1"),
     ],
 )
 def test_the_server_refuses_before_a_run_exists(

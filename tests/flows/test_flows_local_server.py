@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from crboost.file_systems import file_system_of, is_network_file_system
 from flows.local_server import (
     LocalServer,
     LocalServerError,
@@ -29,23 +28,6 @@ MOUNTS = """\
 42 40 0:37 / /scratch/local\\040disk rw - xfs /dev/sdb1 rw
 43 22 0:38 / /mnt/usb rw - fuseblk /dev/sdc1 rw
 """
-
-
-@pytest.mark.parametrize(
-    ("directory", "kind", "shared"),
-    [
-        ("/data/project", "ext4", False),
-        ("/scratch/project", "lustre", True),
-        ("/scratch/local disk/project", "xfs", False),
-        ("/scratchy/project", "ext4", False),
-        ("/home/me/project", "nfs4", True),
-        ("/home", "nfs4", True),
-        ("/mnt/usb/project", "fuseblk", False),
-    ],
-)
-def test_the_file_system_of_a_project(directory: str, kind: str, shared: bool) -> None:
-    assert file_system_of(Path(directory), MOUNTS) == kind
-    assert is_network_file_system(kind) is shared
 
 
 def test_prefects_files_stay_in_the_project_unless_sqlite_cannot_work_there() -> None:
