@@ -386,7 +386,10 @@ class ServiceSettings(_Group):
         "directory.",
     )
     runs_at_once: int = Field(
-        default=8, ge=1, description="Flow runs at the same time, of all projects together."
+        default=12,
+        ge=1,
+        description="Flow runs at the same time that process projects, of all projects together; "
+        "up to three of one project.",
     )
     restart_seconds: float = Field(
         default=1.0,

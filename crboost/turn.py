@@ -111,6 +111,10 @@ class Turn:
         self._leave_queue()
         return None
 
+    def ahead(self) -> int:
+        """How many wait before us; whoever works on the project does not count."""
+        return len(self._before_us())
+
     def release(self) -> None:
         """Give the project, or the place in the queue, back."""
         self._leave_queue()

@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from crboost.resources import resource_directory
 
 POOL = "headnode"
-QUEUE = "headnode"
+#: Each has its own slots: runs that follow jobs for hours, and wait for one another, do not stop
+#: those that are done in seconds. The name, what it is for, its priority (1 is first).
+QUEUES = (
+    ("upkeep", "ingest, plans, housekeeping: done in seconds", 1),
+    ("headnode", "runs that process a project", 2),
+)
+#: The queue whose runs are limited.
+LIMITED = "headnode"
 
 #: Prefect has the log of a run. Its terminal is a pipe to the worker: a run that wrote to it would
 #: die with the worker.
@@ -27,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument(
-        "--runs-at-once", type=int, metavar="N", help="flow runs at the same time, of all projects"
+        "--runs-at-once",
+        type=int,
+        metavar="N",
+        help="runs at the same time that process projects, of all projects together",
     )
     arguments = parser.parse_args(argv)
     file = resource_directory("deployments") / "prefect.yaml"
-    make_pool_and_queue(arguments.runs_at_once)
+    make_pool_and_queues(arguments.runs_at_once)
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     code = subprocess.run([sys.executable, *command], check=False).returncode
     if code == 0:
@@ -72,8 +82,8 @@ def remember(problem: str) -> None:
     Variable.set(VARIABLE, deployment_fingerprint(load_settings().service), overwrite=True)
 
 
-def make_pool_and_queue(runs_at_once: int | None) -> None:
-    """The work pool and queue, where they are missing; the limit only when one is given."""
+def make_pool_and_queues(runs_at_once: int | None) -> None:
+    """The work pool and queues, where they are missing; the limit only when one is given."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
@@ -87,18 +97,24 @@ def make_pool_and_queue(runs_at_once: int | None) -> None:
             type="process",
             description="Flow runs of crboost: they follow jobs, they compute nothing.",
             base_job_template=template,
-            concurrency_limit=runs_at_once,
         )
         try:
             client.create_work_pool(pool)
         except ObjectAlreadyExists:
             client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
-            if runs_at_once is not None:
-                client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=runs_at_once))
-        queues = client.request("POST", f"/work_pools/{POOL}/queues/filter", json={}).json()
-        if QUEUE not in [queue["name"] for queue in queues]:
-            body = {"name": QUEUE, "description": "crboost's runs"}
-            client.request("POST", f"/work_pools/{POOL}/queues", json=body)
+            if runs_at_once is not None:  # a limit of the pool would be one of all queues
+                client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
+        path = f"/work_pools/{POOL}/queues"
+        known = {
+            queue["name"] for queue in client.request("POST", f"{path}/filter", json={}).json()
+        }
+        for name, description, priority in QUEUES:
+            body = {"name": name, "description": description, "priority": priority}
+            if name not in known:
+                client.request("POST", path, json=body)
+            if name == LIMITED and runs_at_once is not None:
+                limit = {"concurrency_limit": runs_at_once}
+                client.request("PATCH", f"{path}/{name}", json=limit)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
@@ -39,11 +40,16 @@ _PAGE = 200
 
 @dataclass(frozen=True)
 class Disk:
-    """Space on the file system of a directory, in bytes."""
+    """Space on the file system of a directory, in bytes.
+
+    Attributes:
+        missing: there is no such directory; the numbers are 0.
+    """
 
     directory: Path
-    total: int
-    free: int
+    total: int = 0
+    free: int = 0
+    missing: bool = False
 
     @property
     def free_percent(self) -> float:
@@ -65,7 +71,8 @@ def housekeeping(
     Args:
         keep_days: Finished runs of crboost's flows that ended more days ago are deleted,
             apart from those whose plan, results or pictures are the newest of their project.
-        directories: Report the space on the disks of these directories.
+        directories: Report the space on the disks of these directories; none: those of the
+            service and of the projects that Prefect's runs and active sessions name.
         warn_below_percent: Warn about a disk with less free space than this.
         dry_run: Only count.
     """
@@ -74,13 +81,16 @@ def housekeeping(
     with get_client(sync_client=True) as client:
         newest = runs_with_newest_artifacts(client)
         runs = [run for run in old_runs(client, before) if run not in newest]
+        wanted = [Path(one) for one in directories] or known_directories(client)
         if not dry_run:
             delete(client, runs)
     verb = "would be deleted" if dry_run else "deleted"
     log.info("%d runs that ended before %s %s", len(runs), before.date(), verb)
-    disks = [disk_of(Path(directory)) for directory in directories]
+    disks = disks_of(wanted)
     for disk in disks:
-        if disk.free_percent < warn_below_percent:
+        if disk.missing:
+            log.warning("%s: there is no such directory", disk.directory)
+        elif disk.free_percent < warn_below_percent:
             log.warning("%s: only %.0f %% free", disk.directory, disk.free_percent)
     if disks:
         create_table_artifact(disk_rows(disks), key="disks", description="Space on disks")
@@ -128,17 +138,46 @@ def delete(client: SyncPrefectClient, runs: Iterable[UUID]) -> None:
             client.delete_flow_run(run)
 
 
-def disk_of(directory: Path) -> Disk:
-    """Space on the file system that holds `directory`."""
-    usage = shutil.disk_usage(directory)
-    return Disk(directory, usage.total, usage.free)
+def known_directories(client: SyncPrefectClient) -> list[Path]:
+    """The service's directory, and the projects of active sessions and of Prefect's latest runs.
+
+    Projects that have gone since are left out.
+    """
+    from crboost.session import active_sessions
+    from crboost.settings import load_settings
+
+    service = load_settings().service.directory
+    sessions = [one.project for one in active_sessions(service, get_run_logger().warning)]
+    latest = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        sort=FlowRunSort.START_TIME_DESC,
+        limit=_PAGE,
+    )
+    named = [Path(str(run.parameters["project_dir"])) for run in latest
+             if run.parameters.get("project_dir")]  # fmt: skip
+    return [one for one in dict.fromkeys([service, *sessions, *named]) if one.is_dir()]
+
+
+def disks_of(directories: Sequence[Path]) -> list[Disk]:
+    """The disks of these directories, each once; what is not there is told as missing."""
+    found: dict[object, Disk] = {}
+    for directory in directories:
+        try:
+            device = directory.stat().st_dev
+        except OSError:
+            found[directory] = Disk(directory, missing=True)
+            continue
+        if device not in found:
+            usage = shutil.disk_usage(directory)
+            found[device] = Disk(directory, usage.total, usage.free)
+    return list(found.values())
 
 
 def disk_rows(disks: Sequence[Disk]) -> list[dict[str, str | float]]:
     """The disks as a table; sizes in GB (10^9 bytes)."""
     return [
         {
-            "directory": str(disk.directory),
+            "directory": f"{disk.directory}{' (missing)' if disk.missing else ''}",
             "size GB": round(disk.total / 1e9, 1),
             "free GB": round(disk.free / 1e9, 1),
             "free %": round(disk.free_percent, 1),

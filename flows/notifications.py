@@ -66,6 +66,7 @@ Project: {{ event.payload.project_dir }}
 On the headnode: crboost status '{{ event.payload.project_dir }}'
 """
 
+# Not `Stopped`: `crboost down` and upgrades end runs too.
 _FAILED = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed"})
 
 MESSAGES: tuple[Message, ...] = (

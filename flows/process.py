@@ -69,8 +69,8 @@ def process_project(
 ) -> State[Any]:
     """Process a project: what is up to date stays, what is not runs.
 
-    One flow run of a project at a time: others wait. One that would only do what another one
-    that waits is going to do ends at once.
+    One flow run of a project at a time: others wait. One that data of a session have started,
+    and that would only do what another one that waits is going to do, ends at once.
 
     A run that is still at work, though nobody follows it, is joined first: its jobs become tasks
     of this flow run too, and only then the rest is planned. The jobs run under a detached
@@ -86,9 +86,15 @@ def process_project(
             parameters and input.
     """
     directory = Path(project_dir).absolute()
-    work = work_of(mode, jobs or [], parameters or {}, retry_failed=retry_failed)
     try:
-        open_project(directory)  # nothing is written where there is no project
+        project = open_project(directory)  # nothing is written where there is no project
+        work = work_of(
+            mode,
+            jobs or [],
+            parameters or {},
+            retry_failed=retry_failed,
+            session_jobs=_session_jobs(project),
+        )
         with turn(directory, work):
             outcome = _process(directory, jobs or [], parameters or {}, mode, retry_failed)
     except WillBeDone as error:
@@ -110,6 +116,13 @@ def open_project(project_dir: Path) -> Project:
     from crboost.project import Project
 
     return Project.open(project_dir)
+
+
+def _session_jobs(project: Project) -> Sequence[str] | None:
+    from crboost.session import read_session
+
+    session = read_session(project)
+    return session.jobs if session is not None and session.active else None
 
 
 def _process(

@@ -35,6 +35,10 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Verdict = Literal["crashed", "cancelled", "again"]
 
+#: The name of the state (Crashed is its type) of runs that `abandon` has ended: what a person did
+#: on purpose is no failure that others are told of (`flows/notifications.py`).
+STOPPED_NAME = "Stopped"
+
 CRASHED = (
     "The process of this run has gone (worker or machine stopped). Its jobs may be at work: run "
     "process-project again to follow them."
@@ -191,7 +195,7 @@ class StaleRuns:
         return done
 
     def abandon(self, message: str, grace_s: float = 5.0) -> list[str]:
-        """End the processes of all flow runs, and say so of the runs.
+        """End the processes of all flow runs, and say so of the runs: they are `Stopped`.
 
         The jobs that they follow stay at work.
 
@@ -203,13 +207,17 @@ class StaleRuns:
         runs = self._unfinished()
         ours = {*processes, *self._seen}
         sight = Sight(datetime.now(UTC), gone=ours, server_since=datetime.now(UTC))
-        return self._settle(runs, judge(runs, sight), message)
+        return self._settle(runs, judge(runs, sight), message, STOPPED_NAME)
 
     def _settle(
-        self, runs: Sequence[FlowRun], verdicts: Mapping[str, Verdict], message: str = CRASHED
+        self,
+        runs: Sequence[FlowRun],
+        verdicts: Mapping[str, Verdict],
+        message: str = CRASHED,
+        name: str = "Crashed",
     ) -> list[str]:
         states = {
-            "crashed": {"type": "CRASHED", "name": "Crashed", "message": message},
+            "crashed": {"type": "CRASHED", "name": name, "message": message},
             "cancelled": {"type": "CANCELLED", "name": "Cancelled", "message": message},
             "again": {"type": "SCHEDULED", "name": "Scheduled", "message": "Its worker has gone."},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -21,9 +22,9 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 
-def documented_command(project: Project) -> list[str]:
-    """The first `prefect deployment run` of docs/service.md, for this project."""
-    text = (ROOT / "docs/service.md").read_text()
+def documented_command(page: str, project: Project) -> list[str]:
+    """The first `prefect deployment run` of a page of ours, for this project."""
+    text = (ROOT / page).read_text()
     found = re.search(r"^prefect deployment run (?:.*\\\n)*.*", text, re.MULTILINE)
     assert found is not None
     words = shlex.split(found[0].replace("\\\n", " "))
@@ -65,9 +66,12 @@ def test_the_documented_command_and_then_stage_after_stage(
     where = {"project_dir": str(project.directory)}
     tried = {"microscope": {"amplitude_contrast": 0.2}}
 
-    program, *arguments = documented_command(project)
-    assert program == "prefect" and 'jobs=["fsMotionAndCtf"]' in arguments
-    early = deployed.run("-m", program, *arguments, cwd=tmp_path, timeout=300)
+    for page in ("docs/service.md", "README.md"):
+        program, *arguments = documented_command(page, project)
+        assert program == "prefect" and "process-project/headnode" in arguments
+        assert 'jobs=["fsMotionAndCtf"]' in arguments and "--watch" in arguments
+    service_page = documented_command("docs/service.md", project)
+    early = deployed.run("-m", *service_page, cwd=tmp_path, timeout=300)
 
     assert early.returncode != 0  # nothing has been imported
     (refused,) = [
@@ -86,7 +90,7 @@ def test_the_documented_command_and_then_stage_after_stage(
         deployed, eventually,
         ("plan-project", where), ("plan-project", {**where, "parameters": tried}),
         ("preprocess", where),
-        ("housekeeping", {"keep_days": 1, "directories": [str(tmp_path)]}),
+        ("housekeeping", {"keep_days": 1}),
     )  # fmt: skip
     assert planned[0].startswith("2 jobs would run: tsAlignment, tsReconstruct")
     assert planned[1].startswith("4 jobs would run: importmovies, ")
@@ -101,7 +105,8 @@ def test_the_documented_command_and_then_stage_after_stage(
     reconstructed = project.directory / message.removeprefix("1 jobs succeeded: ")
     assert list(reconstructed.rglob("*.mrc"))
     newest = deployed.call("POST", "/artifacts/latest/filter", {})
-    assert "disks" in [one["key"] for one in newest]
+    (disks,) = (json.loads(one["data"]) for one in newest if one["key"] == "disks")
+    assert any(Path(row["directory"]).is_dir() and row["size GB"] > 0 for row in disks)
     assert "crboost" not in "".join(path.name for path in worker.iterdir())  # nothing was pulled
 
 

@@ -203,14 +203,22 @@ def test_which_runs_are_about_to_begin(name: str, state: State[None], coming: bo
 
 
 def test_only_runs_that_nobody_shaped_stand_for_each_other() -> None:
-    plain = work_of("continue", [], {}, retry_failed=False)
-    assert plain
-    assert work_of("continue", [], {}, retry_failed=True) not in (plain, "")
-    assert work_of("continue", ["b", "a"], {}, retry_failed=False) == work_of(
-        "continue", ["a", "b"], {}, retry_failed=False
-    )
-    assert work_of("new", [], {}, retry_failed=False) == ""
-    assert work_of("continue", [], {"x": 1}, retry_failed=False) == ""
+    def work(
+        jobs: list[str],
+        session_jobs: list[str] | None,
+        *,
+        mode: str = "continue",
+        parameters: dict[str, int] | None = None,
+        retry_failed: bool = False,
+    ) -> str:
+        return work_of(
+            mode, jobs, parameters or {}, retry_failed=retry_failed, session_jobs=session_jobs
+        )
+
+    assert work([], []) != work(["b", "a"], ["a", "b"]) == work(["a", "b"], ["a", "b"]) != ""
+    assert work([], [], mode="new") == work([], [], parameters={"x": 1}) == ""
+    # Nothing would start these again, if the one that waits were cancelled.
+    assert work([], [], retry_failed=True) == work([], None) == work(["a"], ["a", "b"]) == ""
 
 
 def test_a_run_of_some_jobs_does_not_stand_for_all() -> None:

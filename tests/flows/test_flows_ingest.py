@@ -21,7 +21,8 @@ from crboost.cpu.example_data import make_example_data
 from crboost.project import Project
 from crboost.results import read_results
 from crboost.session import served_sessions
-from crboost.turn import holder
+from crboost.turn import holder, waiting
+from flows.stale_runs import flow_processes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -291,19 +292,32 @@ def test_projects_go_side_by_side_and_runs_of_one_project_one_after_the_other(
         "process-project", project_dir=str(one.directory), mode="continue", retry_failed=False
     )
     assert third["state"]["type"] == "COMPLETED"
-    assert third["state"]["message"] == f"one ({second['id'][:8]}) is waiting and will take it"
+    waits = f"one ({second['id'][:8]}) is waiting and will take it; "
+    assert third["state"]["message"].startswith(waits)
     # One that sets a parameter waits on its own account, and can be cancelled.
     own = site.create_run(
         "process-project", project_dir=str(one.directory), mode="continue",
         parameters={"jobs": {"tsAlignment": {"dark_threshold": 0.1}}},
     )  # fmt: skip
     until(lambda: site.flow_run(own)["state"]["name"] == "Waiting")
+    # Two wait: further ones do so without a process and a slot, and come back.
+    later = site.create_run("process-project", project_dir=str(one.directory), mode="continue")
+    until(lambda: site.flow_run(later)["state"]["name"] == "Waiting")
+    state = site.flow_run(later)["state"]
+    assert state["type"] == "SCHEDULED"
+    assert state["message"].startswith("2 runs wait for this project already; this one comes back")
+    assert state["state_details"]["scheduled_time"] > state["timestamp"]
+    assert [claim.id for claim in waiting(one.directory)] == [second["id"], own]
+    until(lambda: later not in flow_processes(site.environment["PREFECT_API_URL"]), 30)
     site.cancel(own)
     until(lambda: site.flow_run(own)["state"]["type"] == "CANCELLED")
 
+    site.post(f"/flow_runs/{later}/set_state", {"state": {"type": "SCHEDULED"}})  # now
+    until(lambda: site.flow_run(later)["state"]["type"] == "RUNNING")
     (one.directory / "go").touch()
     settle(site, one, {"TS_01", "TS_02"})
     assert starts(one) == list(NODES) * 2
+    until(lambda: site.flow_run(later)["state"]["message"] == "everything is up to date")
     assert one.parameters().value("jobs.tsAlignment.dark_threshold") != 0.1
     for project in (one, two):
         site.end_session(project)

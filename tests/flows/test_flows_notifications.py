@@ -20,10 +20,13 @@ from prefect import settings as prefect_settings
 from prefect.client.orchestration import get_client
 
 from crboost.errors import ParameterError
+from crboost.files import write_json
 from crboost.project import Project
+from crboost.service.api import Api
 from crboost.settings import ChannelSettings, load_settings
 from flows import notifications
 from flows.events import FAILED_TOO_MANY, FINISHED, QUIET, STUCK, Event, send
+from flows.stale_runs import StaleRuns
 
 
 @dataclass
@@ -228,6 +231,11 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     assert webhook.items[1]["title"] == "crboost: new data cannot be taken in"
     assert f"{broken} has no active session" in webhook.items[1]["message"]
 
+    # Nobody is told of runs that `crboost down` ends: what comes after is told, they are not.
+    stopped = abandon_a_run(deployed, tmp_path)
+    state = deployed.call("GET", f"/flow_runs/{stopped}")["state"]
+    assert (state["type"], state["name"], state["message"]) == ("CRASHED", "Stopped", "on purpose")
+
     project = tmp_path / "TS"
     news = {
         QUIET: {"minutes": 30},
@@ -266,6 +274,20 @@ def test_people_are_told_of_a_failed_run_and_of_a_session(
     site("")
     assert deployed.run(*arguments, cwd=tmp_path, **environment).returncode == 0
     assert our_automations(deployed) == []
+
+
+def abandon_a_run(service: Service, directory: Path) -> str:
+    """A run of process-project that is stopped as `crboost down` does; its id."""
+    deployment = service.deployments()["process-project/headnode"]["id"]
+    body = {"parameters": {"project_dir": "/p"}, "state": {"type": "RUNNING"}}
+    path = f"/deployments/{deployment}/create_flow_run"
+    run = str(service.call("POST", path, body)["id"])
+    memory = directory / "flow_runs.json"
+    write_json(memory, [run])  # it had a process
+    url = f"{service.url}/api"
+    stale = StaleRuns(Api(url, service.login), url, "headnode", memory)
+    assert [line for line in stale.abandon("on purpose") if run in line]
+    return run
 
 
 def broken_project(example: Path, data: Path, directory: Path) -> Path:
