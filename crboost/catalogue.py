@@ -115,6 +115,7 @@ class JobType:
         can_continue: whether starting it again in its directory goes on with what is there.
             RELION's refinements want a file to go on from instead; its tomogram reconstruction
             takes every tomogram for finished then, if halves are asked for (5.1).
+        declared_only: files that RELION enters into its ledger as outputs, and never writes (5.1).
     """
 
     name: str
@@ -133,6 +134,7 @@ class JobType:
     needs_with_gpu: Needs | None = None
     is_prerequisite: bool = False
     can_continue: bool = True
+    declared_only: tuple[str, ...] = ()
 
     def for_tool(self, tool: str) -> JobType:
         """The job type as it is when `tool` does it."""
@@ -325,10 +327,10 @@ RECONSTRUCT_PARTICLE = JobType(
     inputs=(
         InputSlot("optimisation_set", (f"{OPTIMISATION_SET}.tomo.extract",), "in_optimisation"),
     ),
-    # RELION declares an optimisation set, too, but 5.1.0 does not write it.
     outputs=(OutputNode("merged.mrc", f"{MAP}.relion.tomo.map.reconstruct"),),
     relion_type="relion.reconstructparticletomo",
     needs=Needs(4, 32, 120),
+    declared_only=("optimisation_set.star",),
 )
 CLASS3D = JobType(
     name="class3d",
@@ -339,10 +341,12 @@ CLASS3D = JobType(
         InputSlot("reference", (MAP,), "fn_ref"),
         InputSlot("mask", (MASK,), "fn_mask", optional=True),
     ),
-    outputs=(OutputNode("run_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),),
+    # NNN is the last iteration; the ledger tells. No job of the same run takes it.
+    outputs=(OutputNode("run_itNNN_optimisation_set.star", f"{OPTIMISATION_SET}.class3d"),),
     relion_type="relion.class3d",
     can_continue=False,
     needs=Needs(8, 64, 480),
+    declared_only=("run_optimisation_set.star",),
 )
 REFINE3D = JobType(
     name="refine3d",

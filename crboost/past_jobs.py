@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from crboost.history import PastJob, SeriesRecord
 from crboost.job_directory import SCRIPTS, is_driver_alive, read_failure, read_job_file, tail
 from crboost.parameters import job_type_of
 from crboost.relion.job import Job, read_job
-from crboost.relion.ledger import Ledger, Process, Status
+from crboost.relion.ledger import Ledger, Node, Process, Status
 from crboost.relion.markers import Marker, read_marker
 from crboost.relion.nodes import read_output_nodes
 from crboost.relion.star import read_star
@@ -38,7 +39,8 @@ def past_job(project: Path, ledger: Ledger, process: Process, settings: Settings
         from crboost.scheduler.watch import job_alive
 
         alive = job_alive(settings.scheduler)(directory)
-    status, outputs = process.status, ledger.outputs_of(process.name)
+    native = NATIVE_TYPES.get(process.type_label)
+    status, outputs = process.status, written_outputs(ledger.outputs_of(process.name), native)
     if status in (Status.RUNNING, Status.SCHEDULED) and marker is not None and not alive:
         status = _STATUS[marker]
         if marker is Marker.SUCCESS:
@@ -59,14 +61,9 @@ def past_job(project: Path, ledger: Ledger, process: Process, settings: Settings
         log = tail(directory / "run.err")
         message = classify(read_failure(directory), log, process.name.rstrip("/")).message
     node = given.get("node")
-    native = NATIVE_TYPES.get(process.type_label)
     if native is not None:
-        series = {}
-        if status == Status.SUCCEEDED:
-            read = [project / one.name for one in ledger.inputs_of(process.name)]
-            series = _native_series(project, directory, native) or _particle_series(
-                project, directory, read
-            )
+        is_done = status == Status.SUCCEEDED
+        series = _native_series(project, directory, native, job) if is_done else {}
         values = dict(job.options) if job else {}
     else:
         series = {name: result.record() for name, result in results.items()}
@@ -101,52 +98,61 @@ def _run_of(job: Job | None) -> str | None:
     return None
 
 
-def _native_series(project: Path, directory: Path, native: str) -> dict[str, SeriesRecord]:
+def written_outputs(nodes: Sequence[Node], native: str | None) -> list[Node]:
+    """A job's output nodes without those that RELION declares and never writes.
+
+    Args:
+        native: the job type, if it is one of RELION's own.
+    """
+    absent = CATALOGUE[native].declared_only if native is not None else ()
+    return [node for node in nodes if PurePosixPath(node.name).name not in absent]
+
+
+def _native_series(
+    project: Path, directory: Path, native: str, job: Job | None
+) -> dict[str, SeriesRecord]:
     """The tilt series in a native RELION job's output: all that it did are done."""
+    particles = job.option("in_optimisation") if job is not None else ""
+    if particles:
+        return _particle_series(project, directory, project / particles)
     path = directory / CATALOGUE[native].main_output.file
     if not path.is_file() or path.suffix != ".star":
         return {}
+    return _series_in(project, path)
+
+
+def _particle_series(
+    project: Path, directory: Path, optimisation_set: Path
+) -> dict[str, SeriesRecord]:
+    """The tilt series of the particles that a job was given; none if they were made anew since.
+
+    What RELION writes of particles does not name a tilt series without any.
+    """
+    marker = directory / Marker.SUCCESS.value
+    if not optimisation_set.is_file() or not marker.is_file():
+        return {}
+    ended = marker.stat().st_mtime_ns
+    if optimisation_set.stat().st_mtime_ns > ended:
+        return {}
+    found: dict[str, SeriesRecord] = {}
+    for given in read_star(optimisation_set).records(""):
+        particles = project / given.get("rlnTomoParticlesFile", "")
+        if particles.is_file() and particles.stat().st_mtime_ns > ended:
+            return {}
+        tomograms = project / given.get("rlnTomoTomogramsFile", "")
+        if tomograms.is_file():
+            found |= _series_in(project, tomograms)
+    return found
+
+
+def _series_in(project: Path, table: Path) -> dict[str, SeriesRecord]:
     return {
         row["rlnTomoName"]: SeriesRecord(
             "done", table_fingerprint(project / row["rlnTomoTiltSeriesStarFile"]), ""
         )
-        for row in read_star(path).records("global")
+        for row in read_star(table).records("global")
         if "rlnTomoName" in row and "rlnTomoTiltSeriesStarFile" in row
     }
-
-
-def _particle_series(project: Path, directory: Path, inputs: list[Path]) -> dict[str, SeriesRecord]:
-    """The tilt series whose particles a native RELION job took: all, until there are others.
-
-    Such a job leaves no word on single tilt series. It read its input whole; where the particles
-    were written anew after it ended, none counts as done.
-    """
-    marker = directory / Marker.SUCCESS.value
-    found: dict[str, SeriesRecord] = {}
-    for path in inputs:
-        particles, tomograms = (
-            _named_in(project, path, column)
-            for column in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
-        )
-        if particles is None or tomograms is None or not marker.is_file():
-            continue
-        if particles.stat().st_mtime <= marker.stat().st_mtime:
-            found |= {
-                row["rlnTomoName"]: SeriesRecord("done", "", "")
-                for row in read_star(tomograms).records("global")
-                if "rlnTomoName" in row
-            }
-    return found
-
-
-def _named_in(project: Path, optimisation_set: Path, column: str) -> Path | None:
-    """A file that an optimisation set names, if `optimisation_set` is one and the file is there."""
-    if not optimisation_set.name.endswith("optimisation_set.star") or not optimisation_set.exists():
-        return None
-    for block in read_star(optimisation_set).blocks:
-        if (name := block.pairs().get(column)) and (project / name).is_file():
-            return project / name
-    return None
 
 
 _STATUS = {

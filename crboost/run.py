@@ -36,6 +36,7 @@ from crboost.job_directory import (
     tail,
 )
 from crboost.parameters import ProjectParameters, job_type_of, read_parameters
+from crboost.past_jobs import written_outputs
 from crboost.plan import PLAN_FILE, Plan
 from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import read_job, write_job
@@ -218,7 +219,9 @@ class Run:
             # RELION declares more than it makes (logfile.pdf); what others read must be there.
             names = [
                 made.name
-                for made in read_ledger(self.project.directory).outputs_of(relative)
+                for made in written_outputs(
+                    read_ledger(self.project.directory).outputs_of(relative), job_type.name
+                )
                 if any(label_matches(made.label, label) for label in labels)
             ]
         else:

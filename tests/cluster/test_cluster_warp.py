@@ -1,8 +1,8 @@
-"""The whole way from movies to an averaged particle: real Slurm, Apptainer, RELION and schemer.
+"""The whole way from movies to classes of particles: real Slurm, Apptainer, RELION and schemer.
 
-WarpTools, cryoCARE and pytom are doubles, run in a container each as a site would; their jobs go
-to the GPU partition, with two GPUs each, not as arrays. The gold beads of the example data are the
-particles.
+WarpTools, AreTomo, IMOD, cryoCARE, pytom and membrain-seg are doubles, run in a container each as a
+site would; their jobs go to the GPU partition, with two GPUs each, tsCtf as an array. Tilt series
+are aligned in every way that there is. The gold beads of the example data are the particles.
 """
 
 from __future__ import annotations
@@ -18,46 +18,65 @@ import mrcfile
 import numpy as np
 import pytest
 from cluster_beads import bead_positions, matched_beads, true_beads
-from cluster_site import ALONE, Site, gain_elsewhere, make_project, run_flow, slurm_jobs_below
+from cluster_site import (
+    ALONE,
+    Site,
+    gain_elsewhere,
+    make_project,
+    run_flow,
+    sacct,
+    slurm_jobs_below,
+)
 from scipy import ndimage
 from test_cluster_cpu import python_in_image
 
+from crboost.array_directory import batch_job_id, batches_of, read_round
+from crboost.catalogue import OPTIMISATION_SET
+from crboost.cpu.accuracy import shift_errors, true_alignment
+from crboost.cpu.geometry import TiltAlignment
 from crboost.project import Project
 from crboost.relion.ledger import Status, read_ledger
 from crboost.relion.star import read_star
 from crboost.results import read_results
 from crboost.settings import load_settings
+from crboost.translate.imod import read_angles
+from crboost.translate.tomostar import read_tomostar
+from crboost.translate.warp_tilt_series import read_warp_tilt_series
 
 pytestmark = [pytest.mark.relion, pytest.mark.slurm, pytest.mark.prefect, pytest.mark.slow]
 
 TESTS = Path(__file__).parents[1]
+BIN = TESTS / "doubles" / "bin"
+#: Ways to align besides the one that the tomograms are made with.
+ALIGNMENTS: dict[str, dict[str, str]] = {
+    "tsAlignment__2": {"tool": "aretomo2"},
+    "tsAlignment__3": {"tool": "aretomo3"},
+    "tsAlignment__4": {"tool": "imod", "alignment_method": "etomo_fiducials"},
+    "tsAlignment__5": {"tool": "warp", "alignment_method": "aretomo3"},
+    "tsAlignment__6": {"tool": "warp", "alignment_method": "etomo_patches"},
+    "tsAlignment__7": {"tool": "warp", "alignment_method": "etomo_fiducials"},
+}
+BY_WARP = ("tsAlignment", "tsAlignment__5", "tsAlignment__6", "tsAlignment__7")
 TO_TOMOGRAMS = (
-    "importmovies",
-    "fsMotionAndCtf",
-    "tsImport",
-    "tsAlignment",
-    "tsCtf",
-    "tsReconstruct",
+    *("importmovies", "fsMotionAndCtf", "tiltFilter", "tsImport", "tsAlignment", *ALIGNMENTS),
+    *("tsCtf", "tsReconstruct", "tsReconstruct__2"),
 )
 TO_PARTICLES = (
     "denoiseTrain",
     "denoisePredict",
+    "membraneSegmentation",
     "templateMatching",
     "extractCandidates",
     "subtomoExtraction",
     "reconstructParticle",
+    "class3d",
 )
 NODES = (*TO_TOMOGRAMS, *TO_PARTICLES)
-WARP = TO_TOMOGRAMS[1:]
+WARP = ("fsMotionAndCtf", "tsImport", *BY_WARP, "tsCtf", "tsReconstruct")
 SERIES = ["TS_01", "TS_02"]
 PIXEL, VOXEL, SIZE = 4.0, 8.0, 256
-STANDINS = {
-    "pytom_match_template.py": "pytom_standin.py",
-    "pytom_extract_candidates.py": "pytom_standin.py",
-    "cryoCARE_extract_train_data.py": "cryocare_standin.py",
-    "cryoCARE_train.py": "cryocare_standin.py",
-    "cryoCARE_predict.py": "cryocare_standin.py",
-}
+HIGHEST_TILT = 57.0  # of +-60 degrees
+MODEL = "MemBrain_v10.ckpt"
 
 
 @dataclass(frozen=True)
@@ -74,24 +93,29 @@ class Chain:
         return self.project.directory / str(self.result["jobs"][node])
 
 
-def doubles_in_image(image: Path, directory: Path) -> dict[str, Any]:
-    """`tools` of the settings, for tools whose doubles run on this Python in an image."""
-    directory.mkdir()
-    for program, source in STANDINS.items():
-        text = (TESTS / "stages" / "standins" / source).read_text().partition("\n")[2]
-        (directory / program).write_text(f"#!{sys.executable}\n{text}")
-        (directory / program).chmod(0o755)
+def doubles_in_image(image: Path) -> dict[str, Any]:
+    """`tools` of the settings, for tools whose doubles run on this Python in an image.
+
+    AreTomo2 fails on TS_02, as it does: with exit code 0.
+    """
     python = python_in_image(image)
-    environment = {**python["environment"], "DOUBLES_PYTHON": sys.executable}
-    environment["PATH"] = f"{directory}:/usr/local/bin:/usr/bin:/bin"
-    environment["OMP_NUM_THREADS"] = "1"
+    environment = {
+        **python["environment"],
+        "DOUBLES_PYTHON": sys.executable,
+        "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+    }
     common = {
         "image": str(image),
-        "binds": [*python["binds"], str(TESTS / "doubles"), str(directory)],
+        "binds": [*python["binds"], str(TESTS / "doubles")],
         "environment": environment,
     }
-    warp = {"executable": str(TESTS / "doubles" / "bin" / "WarpTools"), "version": "2.0.0dev36"}
-    return {"warp": {**common, **warp}, "cryocare": common, "pytom": common}
+    tools = dict.fromkeys(("aretomo3", "imod", "cryocare", "pytom", "membrain"), common)
+    return {
+        **tools,
+        "warp": {**common, "executable": str(BIN / "WarpTools"), "version": "2.0.0dev36"},
+        "aretomo2": {**common, "environment": {**environment, "DOUBLES_FAIL": "TS_02"}},
+    }
 
 
 def write_map(path: Path, data: np.ndarray) -> None:
@@ -113,11 +137,9 @@ def chain(
     scheduler = {
         **site_sections["scheduler"],
         "gpu_defaults": {"partition": "gpu", "gpus": 2, "cpus": 4},
+        "jobs": {"tsCtf": {"array": True}},
     }
-    tools = {
-        **site_sections["tools"],
-        **doubles_in_image(relion_sif.image, directory / "bin"),
-    }
+    tools = {**site_sections["tools"], **doubles_in_image(relion_sif.image)}
     site = Site(
         directory / "settings.toml", {**site_sections, "tools": tools, "scheduler": scheduler}
     )
@@ -129,6 +151,10 @@ def chain(
     distance = np.sqrt(x**2 + y**2 + z**2)
     write_map(maps / "bead.mrc", -1.0 * (distance <= 6.25))  # gold is dark
     write_map(maps / "mask.mrc", distance <= 8)
+    (project.directory / MODEL).write_bytes(b"weights")
+    for node, given in ALIGNMENTS.items():
+        values = {"rescale_angpixs": VOXEL, **given}
+        project.set_values({f"jobs.{node}.{name}": value for name, value in values.items()})
     project.set_values(
         {
             "data.gain_reference": str(gain_elsewhere(directory, SIZE)),
@@ -136,12 +162,16 @@ def chain(
             "acquisition.detector_dimensions_px": [SIZE, SIZE],
             "jobs.fsMotionAndCtf.tool": "warp",
             "jobs.fsMotionAndCtf.c_range_min_max": "40:9",
+            "jobs.tiltFilter.tilt_max_deg": HIGHEST_TILT,
             "jobs.tsAlignment.tool": "warp",
             "jobs.tsAlignment.rescale_angpixs": PIXEL,
             "jobs.tsCtf.range_min_max": "30:9",
             "jobs.tsReconstruct.tool": "warp",
             "jobs.tsReconstruct.rescale_angpixs": VOXEL,
+            "jobs.tsReconstruct__2.tool": "warp",
+            "jobs.tsReconstruct__2.rescale_angpixs": VOXEL,
             "jobs.denoiseTrain.subvolume_dimensions": 32,
+            "jobs.membraneSegmentation.model_path": MODEL,
             "jobs.templateMatching.template_path": str(maps / "bead.mrc"),
             "jobs.templateMatching.mask_path": str(maps / "mask.mrc"),
             "jobs.templateMatching.symmetry": "I1",
@@ -156,9 +186,15 @@ def chain(
             "jobs.reconstructParticle.binning": 2,
             "jobs.reconstructParticle.box_size": 48,
             "jobs.reconstructParticle.crop_size": 32,
+            "jobs.class3d.n_iterations": 2,
+            "jobs.class3d.healpix_order": 1,
+            "jobs.class3d.oversampling": 0,
+            "jobs.class3d.offset_range": 2,
+            "jobs.class3d.particle_diameter": 180,
+            "jobs.class3d.use_gpu": False,
         }
     )
-    result = run_flow(project, site, "--jobs", ",".join(NODES), timeout_seconds=540)
+    result = run_flow(project, site, "--jobs", ",".join(NODES), timeout_seconds=900)
     truth = {one["name"]: one for one in json.loads(made.truth.read_text())["series"]}
     yield Chain(project, site, result, truth)
     assert slurm_jobs_below(directory) == []
@@ -174,6 +210,14 @@ def test_everything_succeeds(chain: Chain) -> None:
     assert list(chain.result["jobs"]) == list(NODES)
     ledger = read_ledger(chain.project.directory)
     assert {one.status for one in ledger.processes} == {Status.SUCCEEDED}
+
+
+def test_nothing_is_left_to_do(chain: Chain) -> None:
+    """Not even for RELION's own jobs, which declare files that they never write."""
+    plan = chain.project.plan(NODES, settings=load_settings())
+    assert plan.is_empty, plan.to_markdown()
+    (warning,) = plan.warnings
+    assert "tsAlignment__2: tilt series TS_02 failed" in warning
 
 
 def test_warptools_ran_in_its_container_under_slurm(chain: Chain, relion_sif: Any) -> None:
@@ -193,7 +237,7 @@ def devices_shown(argv: list[str]) -> str:
     return next(word.removeprefix(name) for word in argv if word.startswith(name))
 
 
-@pytest.mark.parametrize("node", ["tsAlignment", "tsCtf", "tsReconstruct", "denoisePredict"])
+@pytest.mark.parametrize("node", ["tsAlignment", "tsReconstruct", "denoisePredict"])
 def test_each_tilt_series_has_a_gpu_to_itself(chain: Chain, node: str) -> None:
     """Four CPUs once made four tilt series at once on the first of the two GPUs."""
     results = read_results(chain.job(node))
@@ -209,17 +253,97 @@ def test_what_shares_out_gpus_itself_is_shown_both(chain: Chain) -> None:
     assert argv[argv.index("--gpu-ids") + 1 :][:2] == ["0", "1"]
 
 
+def test_one_of_warps_jobs_ran_as_an_array(chain: Chain) -> None:
+    work = read_round(chain.job("tsCtf"))
+    assert work is not None
+    (batch,) = batches_of(chain.job("tsCtf"), work.number)
+    assert batch.tasks == [[name] for name in SERIES]
+    array = batch_job_id(chain.job("tsCtf"), batch)
+    assert array is not None
+    said = sacct(f"{array}_0", "State", "Partition")
+    assert said == {"State": "COMPLETED", "Partition": "gpu"}
+
+
+def test_bug_b9_rejected_tilts_are_no_input_of_warps(chain: Chain) -> None:
+    """B9: the filter changed the tables alone, and Warp went on with what it had rejected."""
+    filtered = read_results(chain.job("tiltFilter"))
+    for name in SERIES:
+        words = {tilt["name"]: tilt["status"] for tilt in filtered[name].tilts}
+        rejected = {tilt for tilt, status in words.items() if status == "excluded"}
+        assert len(rejected) == 2, words
+        (tomostar,) = chain.job("tsImport").glob(f"warp/{name}/tomostar/*.tomostar")
+        left = [tilt.name for tilt in read_tomostar(tomostar)]
+        assert set(left) == set(words) - rejected
+        for node in ("tsAlignment", "tsReconstruct"):
+            xml = chain.job(node) / "warp" / name / "warp_tiltseries" / f"{name}.xml"
+            assert [tilt.name for tilt in read_warp_tilt_series(xml).used] == left
+        (stacked,) = chain.job("tsAlignment").glob(f"warp/{name}/*/tiltstack/{name}/*.rawtlt")
+        assert len(read_angles(stacked)) == len(left)
+
+
+@pytest.mark.parametrize("node", ["tsAlignment", *ALIGNMENTS])
+def test_every_way_to_align_finds_what_was_simulated(chain: Chain, node: str) -> None:
+    results = read_results(chain.job(node))
+    for name in [name for name, one in results.items() if one.status == "done"]:
+        truth = chain.truth[name]
+        tilts = {tilt["name"]: tilt for tilt in truth["tilts"]}
+        (block,) = read_star(chain.job(node) / "tilt_series" / f"{name}.star").blocks
+        movies = [Path(movie).stem for movie in block.column("rlnMicrographMovieName")]
+        columns = ("XTilt", "YTilt", "ZRot", "XShiftAngst", "YShiftAngst")
+        values = zip(*(block.column(f"rlnTomo{one}") for one in columns), strict=True)
+        found = [TiltAlignment(*(float(word) for word in row)) for row in values]
+        actual = [true_alignment(tilts[movie], truth) for movie in movies]
+        assert len(found) == len(tilts) - 2
+        residuals, _ = shift_errors(found, actual, PIXEL)
+        assert np.sqrt((residuals**2).sum(axis=1).mean()) < 2.5
+
+
+def test_a_series_that_fails_in_its_container_is_named_and_the_job_succeeds(chain: Chain) -> None:
+    """AreTomo2 ends with 0 and leaves nothing."""
+    results = read_results(chain.job("tsAlignment__2"))
+    assert {name: one.status for name, one in results.items()} == {
+        "TS_01": "done",
+        "TS_02": "failed",
+    }
+    assert "TS_02.st.aln was not written" in str(results["TS_02"].reason)
+    assert list(read_results(chain.job("tsReconstruct__2"))) == ["TS_01"]
+
+
+def test_warp_reconstructs_what_aretomo_has_aligned(chain: Chain) -> None:
+    result = read_results(chain.job("tsReconstruct__2"))["TS_01"]
+    commands = [argv[argv.index(str(BIN / "WarpTools")) + 1] for argv in result.commands]
+    assert commands == ["ts_import_alignments", "ts_reconstruct"]
+    assert_beads(chain, "tsReconstruct__2", "TS_01")
+
+
 def test_beads_are_where_they_truly_are(chain: Chain) -> None:
-    for name, truth in chain.truth.items():
-        (volume,) = chain.job("tsReconstruct").glob(
-            f"warp/{name}/warp_tiltseries/reconstruction/*.mrc"
-        )
-        beads = true_beads(truth)
-        found = bead_positions(volume)
-        hits = matched_beads(found, beads, within=30.0, shift=200.0)
-        assert hits >= 0.8 * len(beads), (name, hits, len(beads), len(found))
-        mirrored = matched_beads(found, beads * (1, 1, -1), within=30.0, shift=200.0)
-        assert mirrored < hits
+    for name in SERIES:
+        assert_beads(chain, "tsReconstruct", name)
+
+
+def assert_beads(chain: Chain, node: str, name: str) -> None:
+    """A tomogram of Warp's has its beads where they are, and not in the mirror image."""
+    (volume,) = chain.job(node).glob(f"warp/{name}/warp_tiltseries/reconstruction/*.mrc")
+    beads = true_beads(chain.truth[name])
+    found = bead_positions(volume)
+    hits = matched_beads(found, beads, within=30.0, shift=200.0)
+    assert hits >= 0.8 * len(beads), (name, hits, len(beads), len(found))
+    mirrored = matched_beads(found, beads * (1, 1, -1), within=30.0, shift=200.0)
+    assert mirrored < hits
+
+
+def test_membranes_are_what_is_dark(chain: Chain) -> None:
+    table = read_star(chain.job("membraneSegmentation") / "tomograms.star").blocks[0]
+    maps = table.column("crboostTomoMembraneSegmentation")
+    tomograms = table.column("rlnTomoReconstructedTomogramDenoised")
+    assert list(table.column("rlnTomoName")) == SERIES
+    for segmentation, tomogram in zip(maps, tomograms, strict=True):
+        with mrcfile.open(chain.project.directory / segmentation) as opened:
+            found = np.array(opened.data) > 0
+        with mrcfile.open(chain.project.directory / tomogram) as opened:
+            density = np.array(opened.data)
+        assert found.any()
+        assert density[found].mean() < density.mean() - density.std()
 
 
 def test_candidates_are_the_beads(chain: Chain) -> None:
@@ -252,3 +376,22 @@ def test_the_average_particle_is_a_bead(chain: Chain, half: str) -> None:
     inside = average[distance <= radius].mean()
     assert inside > 0
     assert abs(average[(distance > radius + 1) & (distance < middle)].mean()) < 0.25 * inside
+
+
+def test_relion_classifies_the_particles(chain: Chain) -> None:
+    """Two iterations from the average, and the class is still a bead in the middle of its box."""
+    job = chain.job("class3d")
+    table = read_star(job / "run_it002_data.star")
+    (particles,) = [one for one in table.blocks if one.name == "particles"]
+    extracted = read_star(chain.job("subtomoExtraction") / "particles.star")
+    (before,) = [one for one in extracted.blocks if one.name == "particles"]
+    assert len(particles.column("rlnClassNumber")) == len(before.column("rlnImageName"))
+    with mrcfile.open(job / "run_it002_class001.mrc") as opened:
+        smooth = ndimage.gaussian_filter(np.asarray(opened.data, dtype=float), 3)
+    peak = np.array(np.unravel_index(smooth.argmax(), smooth.shape))
+    assert np.abs(peak - smooth.shape[0] // 2).max() <= 2, peak
+    (past,) = [one for one in chain.project.history() if one.job_type == "class3d"]
+    set_file = past.output_with_label((f"{OPTIMISATION_SET}.class3d",))
+    assert set_file == f"{past.job}run_it002_optimisation_set.star"
+    (found,) = read_star(chain.project.directory / set_file).blocks
+    assert found.column("rlnTomoParticlesFile") == (f"{past.job}run_it002_data.star",)
