@@ -14,7 +14,7 @@ import pytest
 from doubles.warptools import main
 
 from crboost.translate.alignment import TiltAlignment
-from crboost.translate.imod import write_angles, write_xf
+from crboost.translate.imod import tlt_text, xf_text
 from crboost.translate.tomostar import TomostarTilt, write_tomostar
 from crboost.translate.warp_tilt_series import (
     read_warp_tilt_series,
@@ -95,8 +95,8 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "given" / "TS_01"
     folder.mkdir(parents=True)
     files = warp_import_files(GIVEN, IMAGE, TOMOGRAM, PIXEL, 8.0)
-    write_xf(folder / "TS_01.xf", files.transforms)
-    write_angles(folder / "TS_01.tlt", files.angles_deg)
+    (folder / "TS_01.xf").write_text(xf_text(files.transforms))
+    (folder / "TS_01.tlt").write_text(tlt_text(files.angles_deg, decimals=4))
     return folder
 
 
@@ -120,7 +120,7 @@ def test_an_alignment_is_what_it_was_wherever_it_lies(imported: Path, place: str
 
 
 def test_angles_that_do_not_fit_are_passed_over(imported: Path) -> None:
-    write_angles(imported / "TS_01.tlt", [0.0, 0.0, 0.0])
+    (imported / "TS_01.tlt").write_text(tlt_text([0.0, 0.0, 0.0]))
     assert import_alignments() == 0
     assert [tilt.angle_deg for tilt in read_warp_tilt_series(Path("p/TS_01.xml")).used] == [
         3,
