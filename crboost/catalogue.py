@@ -24,6 +24,7 @@ TOMO_DENOISE_TRAIN = "TomogramGroupMetadata.star.relion.tomo.denoisetrain"
 TOMO_TEMPLATE_MATCHING = "TomogramGroupMetadata.star.relion.tomo.templatematching"
 TOMO_MEMBRANES = "TomogramGroupMetadata.star.relion.tomo.membranesegmentation"
 TOMO_CANDIDATES = "TomogramGroupMetadata.star.relion.tomo.candidates"
+TOMO_PARTICLES = "TomogramGroupMetadata.star.relion.tomo.particles"
 TOMO_WARP_IMPORT = "TomogramGroupMetadata.star.relion.tomo.warpimport"
 DENOISING_MODEL = "ParamsData.targz.cryocare.model"
 OPTIMISATION_SET = "TomoOptimisationSet.star.relion"
@@ -110,6 +111,8 @@ class JobType:
         inputs_with: what it takes instead when a certain tool does it.
         needs: what it asks a scheduler for.
         needs_with_gpu: what it asks for besides one GPU where its tool uses one; None: the same.
+        outputs_with: what it makes instead; the driver's jobs make a tilt-series STAR first.
+        external_with: tools of a job of RELION's own with which our driver does it.
         is_prerequisite: it prepares other jobs' input and nothing else: the planner adds it where
             one of them needs it.
         can_continue: whether starting it again in its directory goes on with what is there.
@@ -132,13 +135,20 @@ class JobType:
     inputs_with: Mapping[str, tuple[InputSlot, ...]] = field(default_factory=dict, hash=False)
     needs: Needs = Needs()
     needs_with_gpu: Needs | None = None
+    outputs_with: Mapping[str, tuple[OutputNode, ...]] = field(default_factory=dict, hash=False)
+    external_with: frozenset[str] = frozenset()
     is_prerequisite: bool = False
     can_continue: bool = True
     declared_only: tuple[str, ...] = ()
 
     def for_tool(self, tool: str) -> JobType:
         """The job type as it is when `tool` does it."""
-        return replace(self, inputs=self.inputs_with.get(tool, self.inputs))
+        return replace(
+            self,
+            inputs=self.inputs_with.get(tool, self.inputs),
+            outputs=self.outputs_with.get(tool, self.outputs),
+            relion_type=EXTERNAL if tool in self.external_with else self.relion_type,
+        )
 
     def needs_of(self, *, uses_gpu: bool) -> Needs:
         """What a job asks a scheduler for."""
@@ -304,6 +314,10 @@ EXTRACT_CANDIDATES = JobType(
     needs=Needs(2, 8, 15, per_series=True),
     gpus_per_series="none",
 )
+_EXTRACTED = (
+    OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.extract"),
+    OutputNode("particles.star", "ParticleGroupMetadata.star.relion.tomo.extract"),
+)
 SUBTOMO_EXTRACTION = JobType(
     name="subtomoExtraction",
     title="Pseudo-subtomograms",
@@ -313,12 +327,20 @@ SUBTOMO_EXTRACTION = JobType(
             "optimisation_set", (OPTIMISATION_SET,), "in_optimisation", of_same_instance=True
         ),
     ),
-    outputs=(
-        OutputNode("optimisation_set.star", f"{OPTIMISATION_SET}.tomo.extract"),
-        OutputNode("particles.star", "ParticleGroupMetadata.star.relion.tomo.extract"),
-    ),
+    outputs=_EXTRACTED,
     relion_type="relion.pseudosubtomo",
     needs=Needs(4, 16),
+    needs_with_gpu=Needs(4, 16, 30, per_series=True),
+    inputs_with={
+        "warp": (
+            InputSlot("optimisation_set", (OPTIMISATION_SET,), of_same_instance=True),
+            # Warp exports nothing of a tilt series that has no CTF of its own.
+            InputSlot("tilt_series", (TOMO_ALIGN_CTF,), "in_3dref"),
+            InputSlot("warp_import", (TOMO_WARP_IMPORT,), "in_coords"),
+        )
+    },
+    outputs_with={"warp": (OutputNode("tomograms.star", TOMO_PARTICLES), *_EXTRACTED)},
+    external_with=frozenset({"warp"}),
 )
 RECONSTRUCT_PARTICLE = JobType(
     name="reconstructParticle",

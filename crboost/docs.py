@@ -77,9 +77,8 @@ def _overview() -> str:
 
 
 def _tools(job_type: JobType) -> list[str]:
-    if job_type.is_native:
-        return ["relion"]
-    return [tool for name, tool in STAGES if name == job_type.name]
+    own = ["relion"] if job_type.is_native else []
+    return [*own, *(tool for name, tool in STAGES if name == job_type.name)]
 
 
 #: JobType.gpus_per_series, for people.
@@ -118,7 +117,9 @@ def _section(job_type: JobType) -> str:
     uses = sorted(model.uses)
     if uses:
         parts.append(f"Its results also depend on {', '.join(f'`{name}`' for name in uses)}.\n")
-    parts.append(_relion_options(job_type) if job_type.is_native else _commands(job_type))
+    if job_type.is_native:
+        parts.append(_relion_options(job_type))
+    parts.append(_commands(job_type))
     return "\n".join(parts)
 
 
@@ -126,10 +127,17 @@ def _facts(job_type: JobType) -> str:
     lines = [
         f"- RELION job: `{job_type.relion_type}`" + (", our driver" * (not job_type.is_native))
     ]
+    lines += [
+        f"- with {tool}: `{job_type.for_tool(tool).relion_type}`, our driver"
+        for tool in sorted(job_type.external_with)
+    ]
     lines += [f"- takes {line}" for line in _slot_lines(job_type.inputs)]
     for tool, slots in job_type.inputs_with.items():
         lines += [f"- with {tool} takes {line}" for line in _slot_lines(slots)]
     lines += [f"- makes `{node.file}`, `{_short(node.label)}`" for node in job_type.outputs]
+    for tool, nodes in job_type.outputs_with.items():
+        further = [node for node in nodes if node not in job_type.outputs]
+        lines += [f"- with {tool} makes `{n.file}`, `{_short(n.label)}`, too" for n in further]
     if not job_type.is_native:
         over = (
             "several tilt series at once"
@@ -225,6 +233,8 @@ def _only(one: FieldFacts) -> str:
 def _commands(job_type: JobType) -> str:
     parts = []
     for tool in _tools(job_type):
+        if job_type.for_tool(tool).is_native:
+            continue
         for words, steps in _variants(job_type.name, tool):
             if steps:
                 parts.append(f"Commands with {words}:\n\n{_shell(steps)}")

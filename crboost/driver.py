@@ -189,8 +189,8 @@ def open_job(
         resources: what this process was given; None: what the job asked for.
     """
     settings = frozen_settings(request.snapshot)
-    job_type = CATALOGUE[job_type_of(request.node)]
     effective = read_parameters(request.snapshot).effective(request.node)
+    job_type = CATALOGUE[job_type_of(request.node)].for_tool(effective.job.tool)
     uses_gpu = bool(getattr(effective.job, "use_gpu", False))
     gpus = _gpus_asked(request, effective) if resources is None else resources.gpus
     devices = granted(gpus if uses_gpu else 0, os.environ)
@@ -211,7 +211,7 @@ def open_job(
         request.input_star,
         request.python,
         shared.workers,
-        _by_slot(request, job_type.for_tool(effective.job.tool)),
+        _by_slot(request, job_type),
         len(shared.devices[0]),
     )
     stage = stage_for(job_type.name, effective.job.tool)

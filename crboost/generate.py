@@ -25,6 +25,7 @@ from crboost.files import write_json, write_text
 from crboost.job_directory import SCRIPTS
 from crboost.parameters import ProjectParameters, write_parameters
 from crboost.plan import PLAN_FILE, Plan, PlannedJob
+from crboost.prerequisites import type_as_done
 from crboost.project import PARAMETERS_FILE
 from crboost.relion.job import Job, Submission, external_job, read_job, write_job
 from crboost.relion.markers import Marker
@@ -116,7 +117,7 @@ def generate(
     write_scheme(project, scheme)
     for job in plan.jobs:
         if job.continue_of:
-            _reopen(project, name, job)
+            _reopen(project, name, job, type_as_done(job.node, parameters).relion_type)
     return name
 
 
@@ -136,7 +137,7 @@ def _write_job(
         given.relion_field: given.path or f"{SCHEMES_DIR}/{run}/{given.node}/{given.file}"
         for given in job.inputs
     }
-    job_type = CATALOGUE[job.job_type]
+    job_type = type_as_done(job.node, parameters)
     directory = scheme_dir(project, run) / job.node
     resources = job_resources(parameters.effective(job.node), job_type, settings)
     array = job_array(parameters.effective(job.node), job_type, settings)
@@ -217,7 +218,7 @@ def submission_for(
     )
 
 
-def _reopen(project: Path, run: str, job: PlannedJob) -> None:
+def _reopen(project: Path, run: str, job: PlannedJob, relion_type: str) -> None:
     """Make an existing job run again in place: this run's job.star, no old marker."""
     assert job.continue_of is not None
     directory = project / job.continue_of
@@ -230,7 +231,7 @@ def _reopen(project: Path, run: str, job: PlannedJob) -> None:
         scheme_dir(project, run) / job.node / LOG_SIZES_FILE,
         {path.name: path.stat().st_size for path in logs},
     )
-    remove_stale_outputs(project, job.continue_of, CATALOGUE[job.job_type].relion_type)
+    remove_stale_outputs(project, job.continue_of, relion_type)
 
 
 def queue_options(submission: Submission | None) -> dict[str, str]:

@@ -291,6 +291,7 @@ def _producers_in_run(job: WantedJob, slot: InputSlot, nodes: Sequence[str]) -> 
     Of a chain such as fsMotionAndCtf, tiltFilter the one nearest to the job counts.
     """
     types = {name for label in slot.accepts for name in producers_of(label)}
+    types.discard(job.job_type.name)
     fitting = [node for node in nodes if node.partition("__")[0] in types]
     order = {name: rank for rank, name in enumerate(CATALOGUE)}
     instance = job.node.partition("__")[2]
@@ -426,7 +427,9 @@ def _same_parameters(job: WantedJob, past: PastJob) -> bool:
     """
     if job.job_type.is_native:
         own = [name for name in job.parameters if name in past.parameters]
-        return bool(own) and all(past.parameters[name] == job.parameters[name] for name in own)
+        if past.relion_type != job.job_type.relion_type or not own:
+            return False
+        return all(past.parameters[name] == job.parameters[name] for name in own)
     return past.fingerprint == job.fingerprint
 
 

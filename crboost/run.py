@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crboost.catalogue import CATALOGUE, label_matches
+from crboost.catalogue import JobType, label_matches
 from crboost.errors import ProjectError
 from crboost.failure import RETRYABLE, Failure, FailureKind, classify
 from crboost.files import locked, read_json, write_json
@@ -35,9 +36,10 @@ from crboost.job_directory import (
     read_job_file,
     tail,
 )
-from crboost.parameters import ProjectParameters, job_type_of, read_parameters
+from crboost.parameters import ProjectParameters, read_parameters
 from crboost.past_jobs import written_outputs
 from crboost.plan import PLAN_FILE, Plan
+from crboost.prerequisites import type_as_done
 from crboost.project import PARAMETERS_FILE, Project
 from crboost.relion.job import read_job, write_job
 from crboost.relion.ledger import Status, read_ledger
@@ -213,7 +215,7 @@ class Run:
     def _absent_outputs(self, directory: Path, node: str) -> list[str]:
         """Files that a successful job must have made, and that are not there."""
         relative = f"{directory.relative_to(self.project.directory)}/"
-        job_type = CATALOGUE[job_type_of(node)]
+        job_type = self._type_of(node)
         labels = [output.label for output in job_type.outputs]
         if job_type.is_native:
             # RELION declares more than it makes (logfile.pdf); what others read must be there.
@@ -230,6 +232,15 @@ class Run:
         return [
             name for name in dict.fromkeys(names) if not (self.project.directory / name).exists()
         ]
+
+    def _type_of(self, node: str) -> JobType:
+        """The job type of a node, as the tool of the run's parameters does it."""
+        return type_as_done(node, self._parameters)
+
+    @cached_property
+    def _parameters(self) -> ProjectParameters:
+        """As they were when the run was made."""
+        return read_parameters(self.directory / PARAMETERS_FILE)
 
     # --- its schemer -----------------------------------------------------------------------
 
@@ -388,7 +399,7 @@ class Run:
             return None
         resources, changed = more
         write_json(path, resources.to_dict())
-        native = CATALOGUE[job_type_of(node)].is_native
+        native = self._type_of(node).is_native
         options = queue_options(
             submission_for(
                 self.project.directory,
@@ -397,7 +408,7 @@ class Run:
                 resources,
                 settings,
                 native=native,
-                files=read_parameters(self.directory / PARAMETERS_FILE).effective(node).files(),
+                files=self._parameters.effective(node).files(),
             )
         )
         for star in self._job_stars(node):

@@ -30,6 +30,7 @@ def past(number: int, node: str, inputs: tuple[str, ...] = (), **parameters: str
     return PastJob(
         job=job,
         status="Succeeded",
+        relion_type=CATALOGUE[name].relion_type,
         inputs=inputs,
         outputs=tuple((f"{job}{one.file}", one.label) for one in CATALOGUE[name].outputs),
         job_type=name,

@@ -265,6 +265,7 @@ def test_a_native_job_is_known_by_the_options_that_its_relion_has() -> None:
         job="Extract/job005/",
         status="Succeeded",
         inputs=(source,),
+        relion_type="relion.pseudosubtomo",
         job_type="subtomoExtraction",
         parameters={"box_size_angst": "86.4", "max_dose": "-1", "nr_threads": "4"},
     )
@@ -275,3 +276,5 @@ def test_a_native_job_is_known_by_the_options_that_its_relion_has() -> None:
     (planned,) = plan([aligned, other], [job]).jobs
     assert planned.reason == ("other parameters than Extract/job005: box_size_angst 172.8 -> 86.4")
     assert not plan([aligned, replace(done, parameters={})], [job]).is_empty
+    by_driver = replace(done, relion_type="relion.external")
+    assert not plan([aligned, by_driver], [job]).is_empty

@@ -105,6 +105,28 @@ def test_no_job_takes_what_its_own_kind_made(node: str, before: str) -> None:
     (job,) = plan(made, [wanted(node)]).jobs
     paths = tuple(str(given.path) for given in job.inputs)
     assert len(paths) == len(slots)
-    done = past(5, node, paths, parameters={"x": "1"})
+    kind = CATALOGUE[node].relion_type
+    done = past(5, node, paths, parameters={"x": "1"}, relion_type=kind)
     again = replace(wanted(node), parameters={"x": "1"})
     assert plan([*made, done], [again]).is_empty
+
+
+def test_warps_extraction_takes_candidates_and_tilt_series_that_have_their_ctf() -> None:
+    history = [
+        *(past(3, "tsImport"), past(4, "tsAlignment"), past(5, "tsCtf")),
+        *(past(8, "extractCandidates"), past(9, "tsAlignment")),
+    ]
+    job_type = CATALOGUE["subtomoExtraction"].for_tool("warp")
+    job = WantedJob("subtomoExtraction", job_type, "subtomoExtraction-a")
+    (planned,) = plan(history, [job]).jobs
+    assert {given.slot: (given.relion_field, given.path) for given in planned.inputs} == {
+        "optimisation_set": ("in_mic", "External/job008/optimisation_set.star"),
+        "tilt_series": ("in_3dref", "External/job005/ts_ctf_tilt_series.star"),
+        "warp_import": ("in_coords", "External/job003/warp_tilt_series.star"),
+    }
+    assert not planned.options
+    average = plan(history, [job, wanted("reconstructParticle")]).jobs[1]
+    assert (average.inputs[0].node, average.inputs[0].file) == (
+        "subtomoExtraction",
+        "optimisation_set.star",
+    )

@@ -280,8 +280,8 @@ def _subtomo_extraction(effective: EffectiveParameters) -> Options:
     """Boxes in Å for RELION 5.1, in binned pixels for 5.0."""
     job = effective.job_as(SubtomoExtraction)
     pixel_size = effective.image_pixel_size_angstrom * job.binning
-    cropped = 0 < job.crop_size < job.box_size
-    final = job.crop_size if cropped else job.box_size
+    final = job.final_box_px
+    cropped = final < job.box_size
     return {
         "box_size_angst": _number(final * pixel_size),
         "binned_size_pix": str(final),

@@ -136,7 +136,7 @@ def frames(
         *("--c_window", str(job.c_window)),
         *("--c_range_min", number(ctf_low), "--c_range_max", number(ctf_high)),
         *("--c_defocus_min", number(defocus_low), "--c_defocus_max", number(defocus_high)),
-        *("--c_voltage", _whole(optics.voltage_kv)),
+        *("--c_voltage", whole(optics.voltage_kv)),
         *("--c_cs", number(optics.spherical_aberration_mm)),
         *("--c_amplitude", number(optics.amplitude_contrast)),
         *("--c_grid", job.c_grid),
@@ -145,8 +145,8 @@ def frames(
         "--out_averages",
         *_switch("--out_average_halves", job.out_average_halves),
         *("--out_skip_first", str(job.out_skip_first), "--out_skip_last", str(job.out_skip_last)),
-        *_per_device(job.perdevice),
-        *_further(parameters, job.further_arguments),
+        *per_device(job.perdevice),
+        *further_options(parameters, job.further_arguments),
     ]
     return [settings, _step("motion and CTF", argv, out, clears=(f"{out}/{FRAME_FOLDER}",))]
 
@@ -177,7 +177,7 @@ def ts_import(
         *("--override_axis", number(tilt_axis_deg(series, parameters))),
         *("--min_intensity", number(job.min_intensity)),
         *("--output", TOMOSTARS),
-        *_further(parameters, job.further_arguments),
+        *further_options(parameters, job.further_arguments),
     ]
     table = _step(
         "tilt-series import",
@@ -266,7 +266,7 @@ def align(
         *_alignment(series, parameters, job, seen_from(out, f"{imported}/{SERIES_SETTINGS}")),
         *("--output_processing", SERIES_FOLDER),
         *_axis(job, axis_deg),
-        *_further(parameters, job.further_arguments),
+        *further_options(parameters, job.further_arguments),
     ]
     return [
         _step(
@@ -304,7 +304,7 @@ def refine_axis(
         *_input_data(out, [one.name for one in used], imported),
         *("--output_processing", "axis"),
         *(("--axis_iter", str(job.axis_iter)) if is_aretomo else ("--do_axis_search",)),
-        *_further(parameters, job.further_arguments),
+        *further_options(parameters, job.further_arguments),
     ]
     return [_step("tilt axis", argv, out, clears=(f"{out}/axis", f"{out}/{AXIS_FILE}"))]
 
@@ -450,12 +450,12 @@ def ctf(
         *("--input_processing", HAND_FOLDER, "--output_processing", SERIES_FOLDER),
         *("--window", str(job.window), "--range_low", number(low), "--range_high", number(high)),
         *("--defocus_min", number(defocus_low), "--defocus_max", number(defocus_high)),
-        *("--voltage", _whole(optics.voltage_kv)),
+        *("--voltage", whole(optics.voltage_kv)),
         *("--cs", number(optics.spherical_aberration_mm)),
         *("--amplitude", number(optics.amplitude_contrast)),
         *_switch("--fit_phase", job.do_phase),
-        *_per_device(job.perdevice),
-        *_further(parameters, job.further_arguments),
+        *per_device(job.perdevice),
+        *further_options(parameters, job.further_arguments),
     ]
     return [_one_xml("defocus hand", hand, out, HAND_FOLDER, series.name),
             _one_xml("CTF", fit, out, SERIES_FOLDER, series.name)]  # fmt: skip
@@ -490,8 +490,8 @@ def reconstruct(
         *_switch("--halfmap_frames", halves),
         *_switch("--deconv", job.deconv),
         *_switch("--dont_invert", not job.invert_contrast),
-        *_per_device(job.perdevice),
-        *_further(parameters, job.further_arguments),
+        *per_device(job.perdevice),
+        *further_options(parameters, job.further_arguments),
     ]
     made = tomograms(series, job, out)
     return [
@@ -599,8 +599,8 @@ def _alignment(
     optics = optics_of(series, parameters)
     angpix = job.alignment_pixel_size_angstrom
     check_not_finer(parameters, "rescale_angpixs", angpix, optics.pixel_size_angstrom)
-    common = ["--settings", settings, "--angpix", number(angpix), *_per_device(job.perdevice)]
-    thickness = ["--alignz", _whole(job.thickness_nm * 10)]
+    common = ["--settings", settings, "--angpix", number(angpix), *per_device(job.perdevice)]
+    thickness = ["--alignz", whole(job.thickness_nm * 10)]
     match _method(job):
         case "aretomo2":
             x, y = patches(parameters, job)
@@ -653,7 +653,7 @@ def _input_data(out: str, names: Sequence[str], imported: Mapping[str, str]) -> 
     return ["--input_data", *(seen_from(out, path) for path in found)]
 
 
-def _further(parameters: EffectiveParameters, arguments: Sequence[str]) -> Sequence[str]:
+def further_options(parameters: EffectiveParameters, arguments: Sequence[str]) -> Sequence[str]:
     """The user's own options; the contract checks them with the rest of the command.
 
     Raises:
@@ -669,7 +669,8 @@ def _further(parameters: EffectiveParameters, arguments: Sequence[str]) -> Seque
     return arguments
 
 
-def _per_device(count: int) -> list[str]:
+def per_device(count: int) -> list[str]:
+    """The option for worker processes on each GPU; none where WarpTools is to choose."""
     return ["--perdevice", str(count)] if count else []
 
 
@@ -678,13 +679,14 @@ def _switch(option: str, on: bool) -> list[str]:
     return [option] if on else []
 
 
-def _whole(value: float) -> str:
+def whole(value: float) -> str:
+    """For an option that takes whole numbers only."""
     return str(math.floor(value + 0.5))
 
 
 def _one_xml(name: str, argv: Sequence[str], out: str, folder: str, series: str) -> Step:
-    whole = f"{out}/{folder}"
-    return _step(name, argv, out, clears=(whole,), creates=(f"{whole}/{series}.xml",))
+    made = f"{out}/{folder}"
+    return _step(name, argv, out, clears=(made,), creates=(f"{made}/{series}.xml",))
 
 
 def _step(

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, model_validator
 from crboost.parameters.acquisition import Acquisition
 from crboost.parameters.base import SchemaKeywords, field
 from crboost.parameters.job_base import BINNING, PIXEL_SIZE, JobParameters, resolved
+from crboost.parameters.per_series import WarpArguments
 from crboost.parameters.shaped_text import VolumeSize, parse_size
 
 _POINT_GROUP = (
@@ -75,9 +76,9 @@ CropSize = Annotated[
 
 
 class RelionJobParameters(JobParameters):
-    """A job that RELION itself runs."""
+    """A job that RELION itself runs, or could."""
 
-    tool: Literal["relion"] = field(
+    tool: Literal["relion", "warp"] = field(
         "relion", title="Tool", description="The program that does the work."
     )
     other_args: Arguments = field(
@@ -92,7 +93,13 @@ class RelionJobParameters(JobParameters):
         return shlex.split(self.other_args)
 
 
-class _OnTiltSeries(RelionJobParameters):
+class _RelionAlone(RelionJobParameters):
+    tool: Literal["relion"] = field(
+        "relion", title="Tool", description="The program that does the work."
+    )
+
+
+class _OnTiltSeries(_RelionAlone):
     input_tilt_series: str | None = field(
         None,
         title="Input",
@@ -457,15 +464,79 @@ class _Boxed(_OnParticles):
             raise ValueError("crop_size must not be larger than box_size")
         return self
 
+    @property
+    def final_box_px(self) -> int:
+        """Edge of the boxes that are written."""
+        return self.crop_size if self.crop_size > 0 else self.box_size
 
-class SubtomoExtraction(_Boxed):
-    """Particles are cut out of the tilt series."""
+
+class SubtomoExtraction(_Boxed, WarpArguments):
+    """Particles are cut out of the tilt series.
+
+    WarpTools has no larger box before its CTF: it cuts boxes of the cropped size.
+    """
 
     job_type: ClassVar[str] = "subtomoExtraction"
     uses: ClassVar[frozenset[str]] = frozenset({PIXEL_SIZE, "acquisition.mtf_file"})
 
+    tool: Literal["relion", "warp"] = field(
+        "relion",
+        title="Tool",
+        description="The program that does the work; warp is WarpTools, on tilt series of tsCtf.",
+    )
+    input_tilt_series: str | None = field(
+        None,
+        title="Tilt series",
+        description="Tilt-series STAR file of tsCtf, relative to the project; None: the newest.",
+        tools=["warp"],
+        file=True,
+    )
+    array_throttle: int = field(
+        20,
+        title="Array limit",
+        description="Tilt series that a scheduler may run at the same time.",
+        ge=1,
+        le=64,
+        resource=True,
+        tools=["warp"],
+    )
+    particle_diameter: float | None = field(
+        None,
+        title="Particle diameter",
+        description="A particle is left out of images that it is not whole in; None: the box.",
+        unit="Å",
+        ge=1,
+        le=10000,
+        tools=["warp"],
+    )
+    max_missing_tilts: int = field(
+        5,
+        title="Most missing images",
+        description="Leave out particles that more tilt images than this do not show.",
+        ge=0,
+        le=200,
+        tools=["warp"],
+    )
+    perdevice: int = field(
+        1,
+        title="Processes per GPU",
+        description="Worker processes for each GPU; 0: as WarpTools likes.",
+        ge=0,
+        le=8,
+        resource=True,
+        tools=["warp"],
+    )
+    other_args: Arguments = field(
+        "",
+        title="Additional arguments",
+        description="Further arguments of RELION's program, quoted as on a command line.",
+        tools=["relion"],
+    )
     do_float16: bool = field(
-        True, title="Half precision", description="Write images with 16 bits per pixel."
+        True,
+        title="Half precision",
+        description="Write images with 16 bits per pixel, as WarpTools always does.",
+        tools=["relion"],
     )
     do_stack2d: bool = field(
         True,
@@ -479,6 +550,7 @@ class SubtomoExtraction(_Boxed):
         unit="e/Å²",
         ge=-1,
         le=500,
+        tools=["relion"],
     )
     min_frames: int = field(
         1,
@@ -486,10 +558,11 @@ class SubtomoExtraction(_Boxed):
         description="Leave out particles that are seen in fewer tilt images.",
         ge=1,
         le=200,
+        tools=["relion"],
     )
 
 
-class ReconstructParticle(_Boxed):
+class ReconstructParticle(_RelionAlone, _Boxed):
     """All particles are averaged into a map, and its two halves."""
 
     job_type: ClassVar[str] = "reconstructParticle"
@@ -560,7 +633,7 @@ class ReconstructParticle(_Boxed):
         return self
 
 
-class _Refinement(_OnParticles):
+class _Refinement(_RelionAlone, _OnParticles):
     """What classification and refinement share; the reference and mask come as inputs."""
 
     input_reference: str | None = field(

@@ -15,6 +15,7 @@ from crboost.stages.pytom import PytomExtract, PytomMatch
 from crboost.stages.stack_align import AreTomoAlign, ImodAlign
 from crboost.stages.tilt_filter import CpuTiltFilter
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames, WarpImport, WarpReconstruct
+from crboost.stages.warp_particles import WarpExtract
 
 __all__ = ["STAGES", "Context", "SeriesInput", "Stage", "stage_for"]
 
@@ -38,6 +39,7 @@ STAGES: dict[tuple[str, str], Stage] = {
     ("membraneSegmentation", "membrain"): MembrainSegment(),
     ("templateMatching", "pytom"): PytomMatch(),
     ("extractCandidates", "pytom"): PytomExtract(),
+    ("subtomoExtraction", "warp"): WarpExtract(),
 }
 
 

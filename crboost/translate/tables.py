@@ -48,6 +48,20 @@ def read_table(path: Path) -> list[Row]:
     Raises:
         FileFormatError: the file is missing, is no STAR file, or holds no table or several.
     """
+    blocks = read_blocks(path)
+    if len(blocks) != 1:
+        found = ", ".join(blocks) or "none"
+        raise FileFormatError(path, f"one table expected, found: {found}")
+    (rows,) = blocks.values()
+    return rows
+
+
+def read_blocks(path: Path) -> dict[str, list[Row]]:
+    """The tables of a STAR file by name; a list of values is a table of one row.
+
+    Raises:
+        FileFormatError: the file is missing, or is no STAR file.
+    """
     import pandas as pd
     import starfile
 
@@ -60,12 +74,11 @@ def read_table(path: Path) -> list[Row]:
         blocks = starfile.read(path, always_dict=True, parse_as_string=list(TEXT_COLUMNS))
     except Exception as error:  # starfile raises whatever its parser stumbles over
         raise FileFormatError(path, f"not a readable STAR file: {error}") from error
-    if len(blocks) != 1:
-        found = ", ".join(blocks) or "none"
-        raise FileFormatError(path, f"one table expected, found: {found}")
-    (block,) = blocks.values()
-    frame = block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
-    return [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
+    return {
+        name: [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
+        for name, block in blocks.items()
+        for frame in [block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])]
+    }
 
 
 def read_tilt_series(path: Path, project: Path) -> dict[str, tuple[Row, list[Row]]]:

@@ -813,6 +813,12 @@ def ts_reconstruct(o: Options) -> int:
     return each(job, work, fail_item(job))
 
 
+def ts_export_particles(o: Options) -> int:
+    from doubles.warptools_particles import ts_export_particles as export
+
+    return export(o)
+
+
 COMMANDS: dict[str, Callable[[Options], int]] = {
     "create_settings": create_settings,
     "fs_motion_and_ctf": fs_motion_and_ctf,
@@ -825,6 +831,7 @@ COMMANDS: dict[str, Callable[[Options], int]] = {
     "ts_defocus_hand": ts_defocus_hand,
     "ts_ctf": ts_ctf,
     "ts_reconstruct": ts_reconstruct,
+    "ts_export_particles": ts_export_particles,
 }
 
 

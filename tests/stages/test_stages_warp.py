@@ -14,17 +14,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
+from testbed.fixtures import RelionImage
 
-from crboost.catalogue import CATALOGUE
+from crboost.catalogue import CATALOGUE, OPTIMISATION_SET
 from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
 from crboost.cpu.geometry import TiltAlignment
 from crboost.cpu.io import read_movie, read_mrc, write_mrc, write_tiff_movie
@@ -33,6 +35,7 @@ from crboost.files import read_json
 from crboost.job_directory import read_failure
 from crboost.parameters import ProjectParameters, write_parameters
 from crboost.project import Project
+from crboost.relion.nodes import read_output_nodes
 from crboost.results import read_results
 from crboost.run import Run
 from crboost.settings import Settings
@@ -40,7 +43,8 @@ from crboost.stages.base import Context
 from crboost.stages.cpu import FromStar
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
 from crboost.tilt_name import tilt_name
-from crboost.translate.tables import read_tilt_series
+from crboost.translate.candidates import write_optimisation_set
+from crboost.translate.tables import read_tilt_series, write_blocks
 from crboost.translate.warp_frame_series import read_frame_series, write_frame_series
 from crboost.translate.warp_xml import Grid
 from crboost.wanted import wanted_job
@@ -270,6 +274,179 @@ def test_a_tilt_that_the_aligner_left_out_is_left_out_by_warp(project: Project) 
             rows = starfile.read(job / "tilt_series" / f"{name}.star")
             used = {Path(movie).stem for movie in rows["rlnMicrographMovieName"]}
             assert used == {tilt.name for tilt in series.used}
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Particles that WarpTools exported at the beads' places.
+
+    Attributes:
+        job: as stacks of tilt images, and `volumes` as subtomograms; project-relative.
+        candidates: what was asked for.
+    """
+
+    job: Path
+    volumes: Path
+    candidates: pd.DataFrame
+
+
+BOX = 40
+BINNING = 1.5
+
+
+@pytest.fixture(scope="module")
+def extracted(project: Project, data: Path) -> Extracted:
+    truths = json.loads((data / "truth.json").read_text())["series"]
+    tomograms = newest(project, "tsReconstruct").relative_to(project.directory) / "tomograms.star"
+    rows = []
+    for truth, (_, row) in zip(
+        truths[:2], starfile.read(project.directory / tomograms).iterrows(), strict=False
+    ):
+        beads = check_tomogram(project, truth, row)
+        # One more lies at the edge, and leaves the images of high tilts.
+        places = [*beads, np.array([0, 0.42 * SIZE * PIXEL, 0])]
+        for number, place in enumerate(places, start=1):
+            one = {"rlnTomoName": truth["name"], "rlnTomoParticleName": f"{truth['name']}/{number}"}
+            one |= {
+                f"rlnCenteredCoordinate{axis}Angst": v + 8.0
+                for axis, v in zip("XYZ", place, strict=True)
+            }
+            one |= {f"rlnOrigin{axis}Angst": 8.0 for axis in "XYZ"}
+            one |= {"rlnAngleRot": 10.0 * number, "rlnAngleTilt": 60.0, "rlnAnglePsi": -20.0}
+            rows.append({**one, "rlnRandomSubset": 1 + number % 2, "rlnLCCmax": 0.5})
+    write_blocks(project.directory / "picked/candidates.star", {"particles": rows})
+    given = "picked/optimisation_set.star"
+    write_optimisation_set(project.directory / given, "picked/candidates.star", str(tomograms))
+    values: dict[str, object] = {"jobs.subtomoExtraction__2.do_stack2d": False}
+    for node in ("subtomoExtraction", "subtomoExtraction__2"):
+        values |= {
+            f"jobs.{node}.tool": "warp",
+            f"jobs.{node}.input_optimisation_set": given,
+            f"jobs.{node}.box_size": 48,
+            f"jobs.{node}.crop_size": BOX,
+            f"jobs.{node}.binning": BINNING,
+            f"jobs.{node}.max_missing_tilts": 15,
+            f"jobs.{node}.particle_diameter": 100,
+        }
+    project.set_values(values)
+    nodes = ["subtomoExtraction", "subtomoExtraction__2"]
+    assert run(project, nodes) == dict.fromkeys(nodes, "succeeded")
+    job, volumes = (newest(project, node).relative_to(project.directory) for node in nodes)
+    return Extracted(job, volumes, pd.DataFrame(rows))
+
+
+def test_particles_are_cut_where_the_candidates_are(project: Project, extracted: Extracted) -> None:
+    directory = project.directory / extracted.job
+    statuses = {name: one.status for name, one in read_results(directory).items()}
+    assert statuses == {"TS_01": "done", "TS_02": "done", "TS_03": "skipped"}
+    read = starfile.read(directory / "particles.star", always_dict=True)
+    particles, wanted = read["particles"], extracted.candidates
+    assert list(particles["rlnTomoParticleName"]) == list(wanted["rlnTomoParticleName"])
+    for axis in "XYZ":
+        column, offset = f"rlnCenteredCoordinate{axis}Angst", f"rlnOrigin{axis}Angst"
+        place = wanted[column] - wanted[offset]
+        np.testing.assert_allclose(particles[column] - particles[offset], place, atol=1e-3)
+    for column in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnRandomSubset", "rlnLCCmax"):
+        np.testing.assert_allclose(particles[column], wanted[column])
+    (optics,) = read["optics"].to_dict(orient="records")
+    assert (optics["rlnImageSize"], optics["rlnImagePixelSize"]) == (BOX, PIXEL * BINNING)
+    assert (
+        optics["rlnTomoTiltSeriesPixelSize"] * optics["rlnTomoSubtomogramBinning"]
+        == (optics["rlnImagePixelSize"])
+    )
+    total, some_are_missing = np.zeros((BOX, BOX)), False
+    for _, one in particles.iterrows():
+        visible = [int(word) for word in one["rlnTomoVisibleFrames"].strip("[]").split(",")]
+        some_are_missing |= not all(visible)
+        with mrcfile.open(project.directory / one["rlnImageName"]) as stack:
+            assert stack.data.shape == (sum(visible), BOX, BOX)
+            if all(visible):  # no bead is at the edge
+                total += stack.data.astype(float).sum(axis=0)
+    assert some_are_missing
+    # As RELION does, WarpTools inverts: gold is bright.
+    weight = np.clip(total - np.percentile(total, 90), 0, None)
+    middle = [(weight * axis).sum() / weight.sum() for axis in np.indices(total.shape)]
+    assert np.abs(np.array(middle) - BOX // 2).max() < 0.5, middle
+    assert not project.plan(["subtomoExtraction"]).jobs
+
+
+def test_images_of_a_particle_are_in_the_order_of_its_table(
+    project: Project, extracted: Extracted
+) -> None:
+    """RELION pairs them by their order alone: the table of the job has Warp's."""
+    table = starfile.read(project.directory / extracted.job / "tomograms.star")
+    assert list(table["rlnTomoName"]) == ["TS_01", "TS_02"]
+    for path in table["rlnTomoTiltSeriesStarFile"]:
+        rows = starfile.read(project.directory / path)
+        assert rows["rlnTomoYTilt"].is_monotonic_decreasing
+        assert {"rlnDefocusU", "rlnMicrographName"} <= set(rows.columns)
+    particles = starfile.read(project.directory / extracted.job / "particles.star")["particles"]
+    assert len(rows) == len(particles["rlnTomoVisibleFrames"].iloc[-1].strip("[]").split(","))
+
+
+def test_subtomograms_have_a_particle_in_their_middle(
+    project: Project, extracted: Extracted
+) -> None:
+    read = starfile.read(project.directory / extracted.volumes / "particles.star", always_dict=True)
+    assert read["general"] == {"rlnTomoSubTomosAre2DStacks": 0}
+    assert read["optics"]["rlnImageDimensionality"].item() == 3
+    assert read["optics"]["rlnCtfDataAreCtfPremultiplied"].item() == 0
+    total = np.zeros((BOX,) * 3)
+    for _, one in read["particles"].iterrows():
+        assert (project.directory / one["rlnCtfImage"]).is_file()
+        with mrcfile.open(project.directory / one["rlnImageName"]) as volume:
+            total += volume.data.astype(float)
+    weight = np.clip(total - np.percentile(total, 98), 0, None)
+    middle = [(weight * axis).sum() / weight.sum() for axis in np.indices(total.shape)]
+    assert np.abs(np.array(middle) - BOX // 2).max() < 0.7, middle
+
+
+def test_averaging_and_classification_take_what_warp_exported(
+    project: Project, extracted: Extracted
+) -> None:
+    nodes = {node.label: node.name for node in read_output_nodes(project.directory / extracted.job)}
+    made = f"{extracted.job}/optimisation_set.star"
+    assert nodes[f"{OPTIMISATION_SET}.tomo.extract"] == made
+    given = {"jobs.class3d.input_optimisation_set": made}
+    average, classes = project.plan(
+        ["reconstructParticle", "class3d"], project.parameters().with_values(given)
+    ).jobs
+    assert average.inputs[0].path == f"{extracted.volumes}/optimisation_set.star"
+    assert [one.path or one.node for one in classes.inputs] == [made, "reconstructParticle"]
+    read = starfile.read(project.directory / made)
+    assert read["rlnTomoTomogramsFile"] == f"{extracted.job}/tomograms.star"
+
+
+@pytest.mark.relion
+def test_relion_averages_and_refines_what_warp_exported(
+    project: Project, extracted: Extracted, relion_sif: RelionImage
+) -> None:
+    """Its own programs, on the tables that we made of Warp's."""
+    made = f"{extracted.job}/optimisation_set.star"
+    (project.directory / "average").mkdir()
+    relion_sif.run(
+        [
+            "relion_tomo_reconstruct_particle",
+            *("--i", made, "--o", "average/", "--b", str(BOX), "--bin", str(BINNING), "--j", "2"),
+        ],
+        directory=project.directory,
+    )
+    average = read_mrc(project.directory / "average/merged.mrc")[0]
+    relion_sif.run(
+        [
+            "relion_refine",
+            *("--ios", made, "--ref", "average/merged.mrc", "--o", "average/run", "--iter", "1"),
+            *("--K", "1", "--ini_high", "30", "--ctf", "--firstiter_cc", "--particle_diameter"),
+            *("120", "--healpix_order", "0", "--offset_range", "2", "--offset_step", "2"),
+            *("--norm", "--scale", "--j", "2", "--pad", "1", "--trust_ref_size"),
+        ],
+        directory=project.directory,
+    )
+    refined = read_mrc(project.directory / "average/run_it001_class001.mrc")[0]
+    for volume in (average, refined):
+        weight = np.clip(volume - np.percentile(volume, 98), 0, None)
+        middle = [(weight * axis).sum() / weight.sum() for axis in np.indices(volume.shape)]
+        assert np.abs(np.array(middle) - BOX // 2).max() < 1, middle
 
 
 def test_the_hand_is_that_of_the_microscope(project: Project, data: Path) -> None:
