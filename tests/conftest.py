@@ -17,6 +17,26 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+#: Files that take minutes: begun last, each would keep one worker busy after all others are done.
+LONGEST = (
+    "whole/test_whole_session.py",
+    "cluster/test_cluster_warp.py",
+    "stages/test_stages_warp.py",
+    "flows/test_flows_ingest.py",
+    "cluster/test_cluster_array.py",
+    "stages/test_stages_stack_align.py",
+    "cluster/test_cluster_failures.py",
+    "flows/test_flows_deployments_worker.py",
+    "cli/test_cli_up.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; all others in their order."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(scope="session")
 def empty_settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
