@@ -191,7 +191,8 @@ def chain(
             "jobs.class3d.other_args": "--random_seed 1",
             "jobs.class3d.healpix_order": 1,
             "jobs.class3d.oversampling": 0,
-            "jobs.class3d.offset_range": 2,
+            "jobs.class3d.offset_range": 0,
+            "jobs.class3d.pad": 1,
             "jobs.class3d.particle_diameter": 180,
             "jobs.class3d.use_gpu": False,
         }
