@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from crboost.project import Project
 from crboost.service.api import Api, ApiError
 from crboost.service.directory import ServiceDirectory
 from crboost.service.status import read_status
+from crboost.turn import Claim, Turn
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -282,8 +284,20 @@ def test_nothing_outlives_the_supervisor_and_nothing_is_lost(
     eventually(done.exists, 120, service)
 
 
-def test_down_ends_all_of_it(service: Service) -> None:
+def test_down_ends_all_of_it(service: Service, project: Project) -> None:
+    place = Turn(project.directory, Claim.of_this_process("the test"))
+    place.enter()
+    assert place.take() is None
+    run = start_run(service, "process-project", {"project_dir": str(project.directory)})
+    eventually(lambda: state_of(service, run) == "RUNNING", 120, service)
+
     said = service.crboost("down")
+
+    place.release()
+    with contextlib.closing(sqlite3.connect(service.directory.server / "prefect.db")) as database:
+        state = "SELECT state_type, state_name FROM flow_run WHERE id = ?"
+        (found,) = database.execute(state, [run])
+    assert found == ("CRASHED", "Stopped")  # not Crashed, of which people are told
     assert (said.returncode, said.stdout.splitlines()[0]) == (0, "The service is down.")
     assert service.processes() == []
     assert service.crboost("up", "--check").returncode == 1

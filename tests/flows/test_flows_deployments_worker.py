@@ -66,12 +66,11 @@ def test_the_documented_command_and_then_stage_after_stage(
     where = {"project_dir": str(project.directory)}
     tried = {"microscope": {"amplitude_contrast": 0.2}}
 
-    for page in ("docs/service.md", "README.md"):
-        program, *arguments = documented_command(page, project)
-        assert program == "prefect" and "process-project/headnode" in arguments
-        assert 'jobs=["fsMotionAndCtf"]' in arguments and "--watch" in arguments
-    service_page = documented_command("docs/service.md", project)
-    early = deployed.run("-m", *service_page, cwd=tmp_path, timeout=300)
+    pages = {page: documented_command(page, project) for page in ("docs/service.md", "README.md")}
+    for words in pages.values():
+        assert words[0] == "prefect" and "process-project/headnode" in words
+        assert 'jobs=["fsMotionAndCtf"]' in words and "--watch" in words
+    early = deployed.run("-m", *pages["docs/service.md"], cwd=tmp_path, timeout=300)
 
     assert early.returncode != 0  # nothing has been imported
     (refused,) = [
@@ -83,7 +82,7 @@ def test_the_documented_command_and_then_stage_after_stage(
 
     run_all(deployed, eventually, ("import", where))
     assert (project.directory / "External/job001/RELION_JOB_EXIT_SUCCESS").exists()
-    done = deployed.run("-m", program, *arguments, cwd=tmp_path, timeout=300)
+    done = deployed.run("-m", *pages["README.md"], cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr + (worker / "out").read_text()
 
     planned = run_all(
