@@ -58,6 +58,11 @@ def deployed(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> s
     for _ in range(2):
         made = command(server, "-m", "flows.deploy", "--runs-at-once", "4", cwd=elsewhere)
         assert made.returncode == 0, made.stdout + made.stderr
+        # An earlier version limited the pool, and so all of its queues together.
+        pool = ask(server, "GET", "/work_pools/headnode").json()
+        assert pool["concurrency_limit"] is None
+        limit = ask(server, "PATCH", "/work_pools/headnode", {"concurrency_limit": 8})
+        assert limit.is_success
     return made.stdout
 
 
@@ -71,10 +76,18 @@ def command(
 
 
 def post(server: LocalServer, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    return ask(server, "POST", path, body)
+
+
+def ask(
+    server: LocalServer, method: str, path: str, body: Mapping[str, Any] | None = None
+) -> httpx.Response:
     user, _, secret = server.environment["PREFECT_API_AUTH_STRING"].partition(":")
     deadline = time.monotonic() + 30
     while True:
-        answer = httpx.post(f"{server.api_url}{path}", json=body, auth=(user, secret), timeout=30)
+        answer = httpx.request(
+            method, f"{server.api_url}{path}", json=body, auth=(user, secret), timeout=30
+        )
         # SQLite is busy; every Prefect client asks again.
         if answer.status_code != 503 or time.monotonic() > deadline:
             return answer
