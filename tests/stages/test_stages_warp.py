@@ -26,7 +26,7 @@ import pytest
 import starfile
 from testbed.fixtures import RelionImage
 
-from crboost.catalogue import CATALOGUE, OPTIMISATION_SET
+from crboost.catalogue import OPTIMISATION_SET
 from crboost.cpu.accuracy import FOUND_SIGMA, find_at, shift_errors, true_alignment
 from crboost.cpu.geometry import TiltAlignment
 from crboost.cpu.io import read_movie, read_mrc, write_mrc, write_tiff_movie
@@ -34,6 +34,7 @@ from crboost.driver import Request, run_job
 from crboost.files import read_json
 from crboost.job_directory import read_failure
 from crboost.parameters import ProjectParameters, write_parameters
+from crboost.prerequisites import type_as_done
 from crboost.project import Project
 from crboost.relion.nodes import read_output_nodes
 from crboost.results import read_results
@@ -42,6 +43,7 @@ from crboost.settings import Settings
 from crboost.stages.base import Context
 from crboost.stages.cpu import FromStar
 from crboost.stages.warp import WarpAlign, WarpCtf, WarpFrames
+from crboost.stages.warp_particles import WarpExtract
 from crboost.tilt_name import tilt_name
 from crboost.translate.candidates import write_optimisation_set
 from crboost.translate.tables import read_tilt_series, write_blocks
@@ -302,9 +304,11 @@ def extracted(project: Project, data: Path) -> Extracted:
     for truth, (_, row) in zip(
         truths[:2], starfile.read(project.directory / tomograms).iterrows(), strict=False
     ):
-        beads = check_tomogram(project, truth, row)
+        size = np.array([row[f"rlnTomoSize{axis}"] for axis in "XYZ"])
         # One more lies at the edge, and leaves the images of high tilts.
-        places = [*beads, np.array([0, 0.42 * SIZE * PIXEL, 0])]
+        beads = [*check_tomogram(project, truth, row), np.array([0, 0.42 * SIZE * PIXEL, 0])]
+        # RELION's particles count from half of the size, its matrices from a whole pixel.
+        places = [bead + (size // 2 - size / 2) * PIXEL for bead in beads]
         for number, place in enumerate(places, start=1):
             one = {"rlnTomoName": truth["name"], "rlnTomoParticleName": f"{truth['name']}/{number}"}
             one |= {
@@ -317,11 +321,14 @@ def extracted(project: Project, data: Path) -> Extracted:
     write_blocks(project.directory / "picked/candidates.star", {"particles": rows})
     given = "picked/optimisation_set.star"
     write_optimisation_set(project.directory / given, "picked/candidates.star", str(tomograms))
+    ctf = newest(project, "tsCtf").relative_to(project.directory) / "ts_ctf_tilt_series.star"
     values: dict[str, object] = {"jobs.subtomoExtraction__2.do_stack2d": False}
     for node in ("subtomoExtraction", "subtomoExtraction__2"):
         values |= {
             f"jobs.{node}.tool": "warp",
             f"jobs.{node}.input_optimisation_set": given,
+            # The newest is that of tsCtf__2, and of another alignment: that is refused.
+            f"jobs.{node}.input_tilt_series": str(ctf),
             f"jobs.{node}.box_size": 48,
             f"jobs.{node}.crop_size": BOX,
             f"jobs.{node}.binning": BINNING,
@@ -368,6 +375,36 @@ def test_particles_are_cut_where_the_candidates_are(project: Project, extracted:
     middle = [(weight * axis).sum() / weight.sum() for axis in np.indices(total.shape)]
     assert np.abs(np.array(middle) - BOX // 2).max() < 0.5, middle
     assert not project.plan(["subtomoExtraction"]).jobs
+
+
+def test_particles_of_another_alignment_are_refused(project: Project, extracted: Extracted) -> None:
+    """Their places are none in a specimen that lies elsewhere."""
+    stars = {
+        node: str(newest(project, node).relative_to(project.directory) / file)
+        for node, file in (
+            ("tsCtf", "ts_ctf_tilt_series.star"),
+            ("tsCtf__2", "ts_ctf_tilt_series.star"),
+            ("tsImport", "warp_tilt_series.star"),
+        )
+    }
+    parameters = project.parameters().effective("subtomoExtraction")
+    for node, is_refused in (("tsCtf", False), ("tsCtf__2", True)):
+        given = {"tilt_series": stars[node], "warp_import": stars["tsImport"]}
+        found = WarpExtract().inputs(
+            Context(
+                project.directory,
+                "<job>",
+                parameters,
+                "picked/optimisation_set.star",
+                "py",
+                1,
+                given,
+            )
+        )
+        for name in ("TS_01", "TS_02"):
+            said = str(found[name].problem)
+            assert ("found with another alignment" in said) is is_refused, (node, said)
+        assert found["TS_03"].skip == "there is no particle in it"
 
 
 def test_images_of_a_particle_are_in_the_order_of_its_table(
@@ -629,7 +666,9 @@ def job_of(project: Project, node: str, source: str, **values: object) -> Reques
     snapshot = project.directory / "Schemes" / "run_test" / "project_params.json"
     write_parameters(snapshot, parameters)
     star = {
-        one.node: f"{one.name}/{CATALOGUE[one.node].main_output.file}" for one in project.history()
+        one.node: f"{one.name}/{type_as_done(one.node, parameters).main_output.file}"
+        for one in project.history()
+        if one.node is not None
     }
     return Request(
         project.directory, "External/job099", snapshot, node, parameters.fingerprint(node),
@@ -731,7 +770,7 @@ def test_a_tilt_series_ends_where_it_gets_too_dark(copy: Project) -> None:
     request = job_of(copy, "tsImport", "fsMotionAndCtf", min_intensity=0.5)
     done(request)
     results = read_results(request.directory)
-    every = results["TS_01"].tilts
+    every = results["TS_03"].tilts  # TS_01 has a dark tilt of its own
     assert {one["status"] for one in every} == {"done"}
     left = {one["tilt_angle_deg"]: one["reason"] for one in results["TS_02"].tilts
             if one["status"] == "excluded"}  # fmt: skip
