@@ -1,4 +1,4 @@
-"""docs/jobs.md is what the models, the catalogue and the builders say."""
+"""docs/jobs.md is what the models, the catalogue and the builders say; pictures are small."""
 
 from __future__ import annotations
 
@@ -62,3 +62,12 @@ def test_it_names_no_path_of_this_machine() -> None:
 def test_a_row() -> None:
     row = "| `angular_search` | ° | 0.5 to 90 | 12 |  | Largest step between orientations. |"
     assert row in section("templateMatching")
+
+
+def test_pictures_are_shown_and_small() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in FILE.parent.glob("*.md"))
+    pictures = list((FILE.parent / "pictures").iterdir())
+    assert {"run-running.png", "run-done.png", "deployment-form.png"} <= {p.name for p in pictures}
+    for picture in pictures:
+        assert f"](pictures/{picture.name})" in pages
+        assert picture.stat().st_size < 100_000

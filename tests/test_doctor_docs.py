@@ -35,7 +35,8 @@ def test_points_of_doctor_exist() -> None:
     assert all(prefix in source for prefix in prefixes)
     made = {"tools.relion", "scheduler.template", "trial.driver", "trial.relion"}
     settings = {"containers.environment", "containers.executable", "containers.binds",
-                "scheduler.defaults", "scheduler.extra", "tools.ctffind.executable"}  # fmt: skip
+                "scheduler.coordinator.gpus", "scheduler.defaults", "scheduler.extra",
+                "tools.ctffind.executable"}  # fmt: skip
     named = set(re.findall(rf"`((?:{SUBJECTS})\.[a-z_.]+)`", TEXT))
     assert {"trial.locks", "scheduler.from_container"} <= named
     absent = {name for name in named - made - settings if f'"{name}"' not in source}

@@ -386,7 +386,7 @@ def test_bug_23_jobs_can_write_wherever_the_project_and_its_data_are(tmp_path: P
     (project / "frames" / "a.tif").symlink_to(data / "a.tif")
     settings = Settings.model_validate({"tools": {"warp": {"image": "/images/warp.sif"}}})
     step = Step("x", ("WarpTools", "ts_ctf"), directory="External/job002/warp/TS_01")
-    argv = ToolCommands(project, settings).command(TsCtf(), step)
+    argv = ToolCommands(project, settings, ()).command(TsCtf(), step)
     assert argv[:2] == ["apptainer", "exec"]
     bound = [word for before, word in itertools.pairwise(argv) if before == "--bind"]
     assert sorted(bound) == sorted([str(project), str(data)])  # a third field would be "ro"
