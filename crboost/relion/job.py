@@ -11,7 +11,14 @@ from crboost.errors import FileFormatError, SchemerError
 from crboost.files import write_text
 from crboost.relion.ledger import Node
 from crboost.relion.nodes import EXTERNAL_INPUT_LABELS
-from crboost.relion.star import StarDocument, format_star, list_block, loop_block, read_star
+from crboost.relion.star import (
+    StarDocument,
+    format_star,
+    list_block,
+    loop_block,
+    read_star,
+    read_whole,
+)
 
 JOB_FILE = "job.star"
 SUBMIT_SCRIPT = "run_submit.script"
@@ -190,12 +197,16 @@ def write_job(path: Path, job: Job) -> None:
 
 
 def read_job(path: Path) -> Job:
-    """Read a `job.star`.
+    """Read a `job.star`, also while RELION writes it.
 
     Raises:
         FileFormatError: not a job file; names what is missing.
         FileNotFoundError: there is no such file.
     """
+    return read_whole(path, _read_job)
+
+
+def _read_job(path: Path) -> Job:
     document = read_star(path)
     block = document.get("job")
     head = block.pairs() if block is not None else {}

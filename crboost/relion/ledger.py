@@ -8,7 +8,6 @@ way to change the file: under RELION's lock, from the newest state on disk, atom
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -24,6 +23,7 @@ from crboost.relion.star import (
     list_block,
     loop_block,
     read_star,
+    read_whole,
     write_star,
 )
 
@@ -445,23 +445,17 @@ def _with_slash(name: str) -> str:
 def read_ledger(project_dir: Path) -> Ledger:
     """The project's ledger; an empty one when there is no file yet.
 
-    Needs no lock: everyone here replaces the file in one step. RELION itself writes in place,
-    so that a reader may meet half a file; it is read again for up to a second.
+    Needs no lock: everyone here replaces the file in one step, and half a file of RELION's is read
+    again.
 
     Raises:
         FileFormatError: the file is damaged.
     """
     path = project_dir / LEDGER_FILE
-    for attempt in range(5):
-        try:
-            return parse_ledger(read_star(path), path)
-        except FileNotFoundError:
-            return Ledger()
-        except FileFormatError:
-            if attempt == 4:
-                raise
-            time.sleep(0.2)
-    raise AssertionError("unreachable")
+    try:
+        return read_whole(path, lambda file: parse_ledger(read_star(file), file))
+    except FileNotFoundError:
+        return Ledger()
 
 
 def write_ledger(path: Path, ledger: Ledger) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +19,7 @@ from crboost.relion.star import (
     list_block,
     loop_block,
     read_star,
+    read_whole,
 )
 
 SCHEMES_DIR = "Schemes"
@@ -27,7 +27,6 @@ SCHEME_FILE = "scheme.star"
 UNDEFINED = "undefined"
 EXIT_NODE = "EXIT"
 
-_READ_ATTEMPTS = 5
 
 Value = TypeVar("Value", float, bool, str)
 
@@ -196,20 +195,13 @@ def read_scheme(project_dir: Path, scheme_name: str) -> Scheme:
         FileFormatError: the file cannot be read as a scheme.
     """
     path = scheme_dir(project_dir, scheme_name) / SCHEME_FILE
-    for attempt in range(_READ_ATTEMPTS):
-        try:
-            return parse_scheme(read_star(path), path)
-        except FileNotFoundError:
-            raise SchemerError(
-                f"{path}: there is no such scheme",
-                hint=f"the schemes are the directories in {project_dir / SCHEMES_DIR}",
-            ) from None
-        except FileFormatError:
-            # relion_schemer writes in place: this may be half of its next state.
-            if attempt == _READ_ATTEMPTS - 1:
-                raise
-            time.sleep(0.1)
-    raise AssertionError("unreachable")
+    try:
+        return read_whole(path, lambda file: parse_scheme(read_star(file), file))
+    except FileNotFoundError:
+        raise SchemerError(
+            f"{path}: there is no such scheme",
+            hint=f"the schemes are the directories in {project_dir / SCHEMES_DIR}",
+        ) from None
 
 
 def format_scheme(scheme: Scheme) -> str:

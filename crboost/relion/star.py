@@ -10,14 +10,21 @@ to 10 characters, values that RELION holds as numbers to 12 (`MetaDataTable::wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from crboost.errors import FileFormatError
 from crboost.files import write_text
 
 VERSION = "50001"
+
+_REREAD_S = 0.2
+_REREADS = 5
+_LATELY_S = 60.0
+_Content = TypeVar("_Content")
 
 _STRING_WIDTH = 10
 _NUMBER_WIDTH = 12
@@ -197,6 +204,27 @@ def read_star(path: Path) -> StarDocument:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return parse_star(text, path)
+
+
+def read_whole(path: Path, read: Callable[[Path], _Content]) -> _Content:
+    """What `read` makes of a file that RELION may be writing.
+
+    We replace files in one step; RELION writes in place, so that a reader may meet an empty file or
+    half of one. What cannot be read is read again for up to a second, unless it has been like that
+    for a while.
+
+    Raises:
+        FileFormatError: the file is damaged.
+        FileNotFoundError: there is no such file.
+    """
+    for _ in range(_REREADS):
+        try:
+            return read(path)
+        except FileFormatError:
+            if abs(time.time() - path.stat().st_mtime) > _LATELY_S:
+                raise
+        time.sleep(_REREAD_S)
+    return read(path)
 
 
 def parse_star(text: str, path: Path | str = "<text>") -> StarDocument:

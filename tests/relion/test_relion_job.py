@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,28 @@ def test_markers(tmp_path: Path) -> None:
     assert (tmp_path / ABORT_NOW).exists()
     clear_markers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("beginning", [0, 40])
+def test_a_job_file_that_is_being_written_is_read_when_it_is_whole(
+    tmp_path: Path, beginning: int
+) -> None:
+    """RELION writes in place: at first there is nothing, or no more than the beginning."""
+    path = tmp_path / "job.star"
+    job = external_job(".crboost/driver", parameters={"node": "tsAlignment"})
+    whole = format_job(job)
+    path.write_text(whole[:beginning])
+    writer = threading.Timer(0.3, path.write_text, [whole])
+    writer.start()
+    assert read_job(path) == job
+    writer.join()
+
+
+def test_a_job_file_that_has_long_been_damaged_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "job.star"
+    path.touch()
+    os.utime(path, (1, 1))
+    begun = time.monotonic()
+    with pytest.raises(FileFormatError, match="no rlnJobTypeLabel"):
+        read_job(path)
+    assert time.monotonic() - begun < 0.2
