@@ -261,12 +261,21 @@ def slurm_jobs_below(directory: Path) -> list[str]:
     return [number for number, where in pairs if Path(where).is_relative_to(directory)]
 
 
-def sacct(number: str, *fields: str) -> dict[str, str]:
-    """Accounting's fields of a job; of the controller, where there is no accounting."""
-    said = subprocess.run(
-        ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={number}",
-         f"--format={','.join(fields)}"],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    return dict(zip(fields, said.stdout.strip().split("|"), strict=True))
+def sacct(number: str, *fields: str, seconds: float = 120) -> dict[str, str]:
+    """Accounting's fields of a job that has ended.
+
+    Accounting hears of a job some time after it began, and later still that it ended.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        said = subprocess.run(
+            ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={number}",
+             f"--format={','.join(('End', *fields))}"],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stderr
+        end, *values = said.stdout.strip().split("|")
+        if end not in ("", "Unknown"):
+            return dict(zip(fields, values, strict=True))
+        assert time.monotonic() < deadline, f"accounting knows no end of job {number}: {values}"
+        time.sleep(0.5)
