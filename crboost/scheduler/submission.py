@@ -214,20 +214,3 @@ fi
 rm -f "$answer"
 exit "$code"
 """
-
-
-def gui_template(
-    settings: Settings, project_dir: Path, name: str, files: Iterable[str] = ()
-) -> str:
-    """A template filled for people who submit jobs from RELION's GUI on this project.
-
-    Args:
-        files: what the project's parameters name (`ProjectParameters.files`).
-    """
-    template = find_template(name).read_text(encoding="utf-8")
-    native = name == template_name(settings, native=True, gpus=False)
-    container = _container(project_dir, Resources(), settings, files) if native else []
-    filling = Filling(
-        setup=setup_lines(settings, in_container=bool(container)), container=container
-    )
-    return fill_template(template, filling)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crboost.errors import CrboostError, FileFormatError
 from crboost.files import write_text
-from crboost.tilt_name import tilt_name
-from crboost.translate.tables import Row
 from crboost.translate.warp_xml import movie_stem
 
 #: A path that every reader takes as one value of a STAR loop: no blanks, quotes or comments, no
@@ -136,25 +134,3 @@ def write_tomostar(path: Path, tilts: Sequence[TomostarTilt]) -> None:
             values += [f"{tilt.average_intensity:.3f}", f"{tilt.masked_fraction:.3f}"]
         lines.append("  " + "  ".join(values))
     write_text(path, "\n".join(lines) + "\n")
-
-
-def tomostar_of(
-    rows: Sequence[Row], movies: Mapping[str, str], *, angle_sign: int = -1
-) -> list[TomostarTilt]:
-    """The `.tomostar` of a tilt series: exactly these tilt images, by stage angle.
-
-    Args:
-        rows: the tilt images that are to be used.
-        movies: tilt image -> its movie's path, relative to the `.tomostar`.
-        angle_sign: -1 as `ts_import` by default: Warp's tilt turns the other way than IMOD's and
-            RELION's, so that the geometry is the same; 1 as with `--dont_invert`.
-    """
-    return [
-        TomostarTilt(
-            movies[tilt_name(row)],
-            angle_sign * float(row["rlnTomoNominalStageTiltAngle"]),
-            float(row["rlnTomoNominalTiltAxisAngle"]),
-            float(row["rlnMicrographPreExposure"]),
-        )
-        for row in sorted(rows, key=lambda row: float(row["rlnTomoNominalStageTiltAngle"]))
-    ]

@@ -205,7 +205,7 @@ class Browser:
             width=width, height=height, deviceScaleFactor=scale, mobile=False,
         )  # fmt: skip
 
-    def open(self, url: str, login: str | None = None, timeout: float = 30) -> None:
+    def open(self, url: str, login: str | None = None, timeout: float = 60) -> None:
         """Go to a page and wait until it has loaded.
 
         Args:
@@ -244,18 +244,18 @@ class Browser:
         """All the text that is visible, as a user could copy it."""
         return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
-    def wait_text(self, *texts: str, timeout: float = 30) -> str:
+    def wait_text(self, *texts: str, timeout: float = 60) -> str:
         """Wait until all of these are on the page (scrolled to or not); returns its text."""
         return self._wait(
             lambda: shown if all(one in (shown := self.text()) for one in texts) else "",
             f"the page never showed {' and '.join(map(repr, texts))}", timeout,
         )  # fmt: skip
 
-    def wait_no_text(self, text: str, timeout: float = 30) -> None:
+    def wait_no_text(self, text: str, timeout: float = 60) -> None:
         """Wait until this is no longer on the page."""
         self._wait(lambda: text not in self.text(), f"the page still shows {text!r}", timeout)
 
-    def wait_for(self, script: str, timeout: float = 30) -> Any:
+    def wait_for(self, script: str, timeout: float = 60) -> Any:
         """Wait until a JavaScript expression is true; returns its value."""
         return self._wait(
             lambda: self.evaluate(
@@ -267,20 +267,20 @@ class Browser:
 
     def click(
         self, text: str, kinds: str = "button, a, [role], label, p, span, li, summary, h1, h2, td",
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> None:  # fmt: skip
         """Click what says this: text, placeholder or aria-label; a whole one before a beginning."""
         found = f"({_FIND})({json.dumps(text)}, {json.dumps(kinds)})"
         self.wait_for(f"Boolean({found})", timeout)
         self._click_element(found)
 
-    def click_selector(self, selector: str, timeout: float = 30) -> None:
+    def click_selector(self, selector: str, timeout: float = 60) -> None:
         """Click the first element that a CSS selector finds."""
         found = f"document.querySelector({json.dumps(selector)})"
         self.wait_for(f"Boolean({found})", timeout)
         self._click_element(found)
 
-    def fill(self, label: str, value: str, within: str | None = None, timeout: float = 30) -> None:
+    def fill(self, label: str, value: str, within: str | None = None, timeout: float = 60) -> None:
         """Type into the field with this label, in place of what is there.
 
         Args:
@@ -291,20 +291,20 @@ class Browser:
         """
         self._type_into(self._field(label, within, timeout), value)
 
-    def value(self, label: str, within: str | None = None, timeout: float = 30) -> str:
+    def value(self, label: str, within: str | None = None, timeout: float = 60) -> str:
         """What the field with this label shows."""
         found = self._field(label, within, timeout)
         return str(self.evaluate(f"(e => e.value ?? e.innerText)({found})")).strip()
 
     def choose(
-        self, label: str, option: str, within: str | None = None, timeout: float = 30
+        self, label: str, option: str, within: str | None = None, timeout: float = 60
     ) -> None:
         """Take one option of this field's list."""
         self._open_list(label, within, timeout)
         self.click(option, "[role=option]", timeout)
         self._press("Escape")  # a list of several choices stays open
 
-    def options(self, label: str, within: str | None = None, timeout: float = 30) -> list[str]:
+    def options(self, label: str, within: str | None = None, timeout: float = 60) -> list[str]:
         """The options of this field's list."""
         self._open_list(label, within, timeout)
         shown = "[...document.querySelectorAll('[role=option]')].map(e => e.innerText.trim())"
@@ -380,7 +380,7 @@ class Browser:
             )
         )
 
-    def _click_element(self, element: str, timeout: float = 15) -> None:
+    def _click_element(self, element: str, timeout: float = 60) -> None:
         """Scroll to it, and press the mouse in its middle; waits until it can be hit."""
         middle = (
             f"(e => {{ if (!e) return null; e.scrollIntoView({{block: 'center', "

@@ -249,13 +249,13 @@ class Bench:
             if line.exists() and str(self.directory).encode() in line.read_bytes():
                 os.kill(pid, signal.SIGKILL)
         for number in slurm_jobs_below(self.directory):
-            subprocess.run(["scancel", "--quiet", number], check=False, timeout=30)
+            subprocess.run(["scancel", "--quiet", number], check=False, timeout=60)
 
 
 def slurm_jobs_below(directory: Path) -> list[str]:
     """Slurm's jobs that wait or run in a project."""
     said = subprocess.run(
-        ["squeue", "--noheader", "--format=%i %Z"], capture_output=True, text=True, timeout=30
+        ["squeue", "--noheader", "--format=%i %Z"], capture_output=True, text=True, timeout=60
     )
     pairs = (line.strip().split(" ", 1) for line in said.stdout.splitlines() if " " in line)
     return [number for number, where in pairs if Path(where).is_relative_to(directory)]
@@ -271,7 +271,7 @@ def sacct(number: str, *fields: str, seconds: float = 120) -> dict[str, str]:
         said = subprocess.run(
             ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={number}",
              f"--format={','.join(('End', *fields))}"],
-            capture_output=True, text=True, timeout=30,
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert said.returncode == 0, said.stderr
         end, *values = said.stdout.strip().split("|")

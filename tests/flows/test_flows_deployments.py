@@ -83,7 +83,7 @@ def ask(
     server: LocalServer, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> httpx.Response:
     user, _, secret = server.environment["PREFECT_API_AUTH_STRING"].partition(":")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         answer = httpx.request(
             method, f"{server.api_url}{path}", json=body, auth=(user, secret), timeout=30

@@ -338,7 +338,7 @@ def test_ingest_goes_on_after_the_machine_has_died_and_nothing_runs_twice(
     assert flow_run is not None
     os.kill(flow_run.pid, signal.SIGKILL)
     end_what_is_left(project.directory)  # schemer and driver
-    until(lambda: holder(project.directory) is None, 10)
+    until(lambda: holder(project.directory) is None, 60)
     (project.directory / "go").touch()
     site.start_worker()
 

@@ -14,7 +14,6 @@ from crboost.relion.job import read_job, write_job
 from crboost.scheduler.resources import Resources
 from crboost.scheduler.submission import (
     find_template,
-    gui_template,
     setup_lines,
     submit_script,
     template_name,
@@ -149,12 +148,6 @@ class TestWrite:
         assert "APPTAINERENV_CUDA_VISIBLE_DEVICES=1,3" in done.stdout.splitlines()
         assert "APPTAINERENV_TZ=" in done.stdout.splitlines()
         assert "APPTAINERENV_OMP_NUM_THREADS" not in done.stdout
-
-    def test_for_relions_gui(self, tmp_path: Path) -> None:
-        text = gui_template(site(setup=["ulimit -c 0"]), tmp_path, "slurm_relion.sh")
-        assert "--constraint=XXXextra2XXX" in text
-        assert "\nulimit -c 0\n" in text
-        assert "/images/relion.sif bash -e -s <<" in text
 
 
 SBATCH = """#!/bin/sh

@@ -44,7 +44,7 @@ def test_stop_ends_it_and_a_second_stop_is_nothing(
 ) -> None:
     process, pid_file = sleeper
     daemons.stop(pid_file, "sleep")
-    assert process.wait(timeout=5) == -15
+    assert process.wait(timeout=60) == -15
     assert not pid_file.exists()
     daemons.stop(pid_file, "sleep")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crboost.errors import CrboostError, FileFormatError
-from crboost.translate.tomostar import TomostarTilt, read_tomostar, tomostar_of, write_tomostar
+from crboost.translate.tomostar import TomostarTilt, read_tomostar, write_tomostar
 
 #: As WarpTools' Star.Save writes it.
 WRITTEN_BY_WARP = """
@@ -70,27 +70,6 @@ def test_there_and_back(
     ]
     write_tomostar(path, tilts)
     assert read_tomostar(path) == tilts
-
-
-def test_rows_become_warp_s_angles_in_order_of_the_stage() -> None:
-    """ts_import turns the sign round, unless --dont_invert: Warp's tilt is the other way round."""
-    rows = [
-        {
-            "rlnMicrographMovieName": f"frames/{name}.tif",
-            "rlnTomoNominalStageTiltAngle": angle,
-            "rlnTomoNominalTiltAxisAngle": 85.0,
-            "rlnMicrographPreExposure": dose,
-        }
-        for name, angle, dose in (("a", 0.0, 0.0), ("b", 3.0, 3.0), ("c", -3.0, 6.0))
-    ]
-    movies = {name: f"../frames/{name}.tif" for name in "abc"}
-    tilts = tomostar_of(rows, movies)
-    assert [(tilt.name, tilt.angle_deg, tilt.dose_e_per_a2) for tilt in tilts] == [
-        ("c", 3.0, 6.0),
-        ("a", 0.0, 0.0),
-        ("b", -3.0, 3.0),
-    ]
-    assert [tilt.angle_deg for tilt in tomostar_of(rows, movies, angle_sign=1)] == [-3.0, 0.0, 3.0]
 
 
 @pytest.mark.parametrize("movie", ["", "a b.tif", "_a.tif", "#1.tif", "'a'.tif", "data_1.tif"])
