@@ -16,7 +16,6 @@ from crboost.relion.star import (
     format_star,
     list_block,
     loop_block,
-    read_star,
     read_whole,
 )
 
@@ -203,11 +202,10 @@ def read_job(path: Path) -> Job:
         FileFormatError: not a job file; names what is missing.
         FileNotFoundError: there is no such file.
     """
-    return read_whole(path, _read_job)
+    return read_whole(path, _parse_job)
 
 
-def _read_job(path: Path) -> Job:
-    document = read_star(path)
+def _parse_job(document: StarDocument, path: Path) -> Job:
     block = document.get("job")
     head = block.pairs() if block is not None else {}
     label = head.get("rlnJobTypeLabel", "")

@@ -22,7 +22,6 @@ from crboost.relion.star import (
     format_star,
     list_block,
     loop_block,
-    read_star,
     read_whole,
     write_star,
 )
@@ -453,7 +452,7 @@ def read_ledger(project_dir: Path) -> Ledger:
     """
     path = project_dir / LEDGER_FILE
     try:
-        return read_whole(path, lambda file: parse_ledger(read_star(file), file))
+        return read_whole(path, parse_ledger)
     except FileNotFoundError:
         return Ledger()
 

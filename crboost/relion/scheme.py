@@ -18,7 +18,6 @@ from crboost.relion.star import (
     format_star,
     list_block,
     loop_block,
-    read_star,
     read_whole,
 )
 
@@ -26,7 +25,6 @@ SCHEMES_DIR = "Schemes"
 SCHEME_FILE = "scheme.star"
 UNDEFINED = "undefined"
 EXIT_NODE = "EXIT"
-
 
 Value = TypeVar("Value", float, bool, str)
 
@@ -196,7 +194,7 @@ def read_scheme(project_dir: Path, scheme_name: str) -> Scheme:
     """
     path = scheme_dir(project_dir, scheme_name) / SCHEME_FILE
     try:
-        return read_whole(path, lambda file: parse_scheme(read_star(file), file))
+        return read_whole(path, parse_scheme)
     except FileNotFoundError:
         raise SchemerError(
             f"{path}: there is no such scheme",

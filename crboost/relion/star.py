@@ -206,8 +206,8 @@ def read_star(path: Path) -> StarDocument:
     return parse_star(text, path)
 
 
-def read_whole(path: Path, read: Callable[[Path], _Content]) -> _Content:
-    """What `read` makes of a file that RELION may be writing.
+def read_whole(path: Path, parse: Callable[[StarDocument, Path], _Content]) -> _Content:
+    """What `parse` makes of a file that RELION may be writing.
 
     We replace files in one step; RELION writes in place, so that a reader may meet an empty file or
     half of one. What cannot be read is read again for up to a second, unless it has been like that
@@ -219,12 +219,12 @@ def read_whole(path: Path, read: Callable[[Path], _Content]) -> _Content:
     """
     for _ in range(_REREADS):
         try:
-            return read(path)
+            return parse(read_star(path), path)
         except FileFormatError:
             if abs(time.time() - path.stat().st_mtime) > _LATELY_S:
                 raise
         time.sleep(_REREAD_S)
-    return read(path)
+    return parse(read_star(path), path)
 
 
 def parse_star(text: str, path: Path | str = "<text>") -> StarDocument:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from prefect_api import ask
 
 from crboost.process import dying_with_us
 from crboost.project import Project
@@ -52,16 +52,7 @@ class Service:
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One request to its API; what it answers."""
-        user, _, secret = self.login.partition(":")
-        deadline = time.monotonic() + 120
-        while True:
-            answer = httpx.request(
-                method, f"{self.url}/api{path}", json=body, auth=(user, secret), timeout=30
-            )
-            # SQLite is busy; every Prefect client asks again.
-            if answer.status_code != 503 or time.monotonic() > deadline:
-                break
-            time.sleep(0.5)
+        answer = ask(method, f"{self.url}/api{path}", self.login, body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prefect_api import ask
 
 from crboost.project import Project
 from crboost.session import end_session, start_session
@@ -97,12 +99,10 @@ class Service:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         url = self.environment["PREFECT_API_URL"] + path
-        while True:
-            answer = httpx.post(url, json=body, auth=self._login, timeout=180)
-            if answer.status_code != 503:  # SQLite is busy
-                answer.raise_for_status()
-                return answer.json()
-            time.sleep(0.5)
+        login = self.environment["PREFECT_API_AUTH_STRING"]
+        answer = ask("POST", url, login, body, busy_seconds=math.inf, timeout=180)
+        answer.raise_for_status()
+        return answer.json()
 
     def flow_runs(self, flow: str, project: Path | None = None) -> list[dict[str, Any]]:
         """Runs of a flow, oldest first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import pytest
 from jsonschema.exceptions import best_match
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
+from prefect_api import ask
 
 from crboost.parameters import DEFAULT_JOBS, JOB_MODELS, ParameterModel, field_facts
 from crboost.parameters.base import field
@@ -59,9 +59,9 @@ def deployed(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> s
         made = command(server, "-m", "flows.deploy", "--runs-at-once", "4", cwd=elsewhere)
         assert made.returncode == 0, made.stdout + made.stderr
         # An earlier version limited the pool, and so all of its queues together.
-        pool = ask(server, "GET", "/work_pools/headnode").json()
+        pool = call(server, "GET", "/work_pools/headnode").json()
         assert pool["concurrency_limit"] is None
-        limit = ask(server, "PATCH", "/work_pools/headnode", {"concurrency_limit": 8})
+        limit = call(server, "PATCH", "/work_pools/headnode", {"concurrency_limit": 8})
         assert limit.is_success
     return made.stdout
 
@@ -76,22 +76,14 @@ def command(
 
 
 def post(server: LocalServer, path: str, body: Mapping[str, Any]) -> httpx.Response:
-    return ask(server, "POST", path, body)
+    return call(server, "POST", path, body)
 
 
-def ask(
+def call(
     server: LocalServer, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> httpx.Response:
-    user, _, secret = server.environment["PREFECT_API_AUTH_STRING"].partition(":")
-    deadline = time.monotonic() + 120
-    while True:
-        answer = httpx.request(
-            method, f"{server.api_url}{path}", json=body, auth=(user, secret), timeout=30
-        )
-        # SQLite is busy; every Prefect client asks again.
-        if answer.status_code != 503 or time.monotonic() > deadline:
-            return answer
-        time.sleep(0.5)
+    login = server.environment["PREFECT_API_AUTH_STRING"]
+    return ask(method, f"{server.api_url}{path}", login, body)
 
 
 def deployments(server: LocalServer) -> dict[str, dict[str, Any]]:
